@@ -1,0 +1,15 @@
+ALTER TABLE image_blobs ENABLE ROW LEVEL SECURITY;
+ALTER TABLE image_blobs FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON image_blobs USING (current_setting('provost.tenant', true) IN (tenant, '*'));
+ALTER TABLE image_manifests ENABLE ROW LEVEL SECURITY;
+ALTER TABLE image_manifests FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON image_manifests USING (current_setting('provost.tenant', true) IN (tenant, '*'));
+ALTER TABLE image_tags ENABLE ROW LEVEL SECURITY;
+ALTER TABLE image_tags FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON image_tags USING (current_setting('provost.tenant', true) IN (tenant, '*'));
+ALTER TABLE trust_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE trust_keys FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON trust_keys USING (current_setting('provost.tenant', true) IN (tenant, '*'));
+ALTER TABLE image_reports ENABLE ROW LEVEL SECURITY;
+ALTER TABLE image_reports FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant_rows ON image_reports USING (current_setting('provost.tenant', true) IN (tenant, '*'));
