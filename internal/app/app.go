@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -63,6 +64,7 @@ type App struct {
 	// Two principals without an account: the platform itself, and nobody.
 	system, anonymous *identity.Principal
 
+	schema    *policy.Schema
 	db        *store.DB
 	log       *evidence.Log
 	gov       *govern.Governor
@@ -112,14 +114,13 @@ func (a *App) openKernel(ctx context.Context) error {
 		return err
 	}
 	a.onClose(func(context.Context) error { return a.db.Close() })
-	schema, err := policy.NewSchema(Declarations()...)
-	if err != nil {
+	if a.schema, err = policy.NewSchema(Declarations()...); err != nil {
 		return fmt.Errorf("policy schema: %w", err)
 	}
-	if a.system, err = identity.System(schema, "provost"); err != nil {
+	if a.system, err = identity.System(a.schema, "provost"); err != nil {
 		return err
 	}
-	if a.anonymous, err = identity.Anonymous(schema); err != nil {
+	if a.anonymous, err = identity.Anonymous(a.schema); err != nil {
 		return err
 	}
 	a.log = evidence.NewLog(evidence.Config{DB: a.db, Box: box, Provider: a.cfg.ProviderID, Fault: evidenceFault()})
@@ -127,7 +128,7 @@ func (a *App) openKernel(ctx context.Context) error {
 		return err
 	}
 	a.onClose(a.bus.Close)
-	a.tenants = tenant.New(a.db, schema)
+	a.tenants = tenant.New(a.db, a.schema)
 	if err := a.tenants.Genesis(ctx, a.log, a.cfg.Jurisdiction, Rules()); err != nil {
 		return fmt.Errorf("set up the platform: %w", err)
 	}
@@ -135,8 +136,8 @@ func (a *App) openKernel(ctx context.Context) error {
 		Published: a.announce, WakeJobs: func() { a.queue.Wake() }})
 	a.onClose(func(context.Context) error { a.gov.Close(); return nil })
 	a.queue = jobs.New(jobs.Config{DB: a.db, Writer: bookkeeper{a.gov}, Logger: a.logger})
-	a.idp, err = idp.New(idp.Config{DB: a.db, Gov: a.gov, Schema: schema, Box: box, Issuer: a.cfg.URL, AccessTTL: time.Duration(a.cfg.Auth.AccessTTL),
-		RefreshTTL: time.Duration(a.cfg.Auth.RefreshTTL), Logger: a.logger})
+	a.idp, err = idp.New(idp.Config{DB: a.db, Gov: a.gov, Schema: a.schema, Box: box, Issuer: a.cfg.URL, AccessTTL: time.Duration(a.cfg.Auth.AccessTTL),
+		RefreshTTL: time.Duration(a.cfg.Auth.RefreshTTL)})
 	if err != nil {
 		return err
 	}
@@ -188,7 +189,7 @@ func (a *App) openFabric(ctx context.Context) (err error) {
 }
 
 func (a *App) openPlanes(context.Context) error {
-	a.audit = audit.New(audit.Config{DB: a.db, Log: a.log, Gov: a.gov, Bus: a.bus, System: a.system, Dir: a.dir("exports"), Temp: a.dir("tmp"),
+	a.audit = audit.New(audit.Config{DB: a.db, Log: a.log, Gov: a.gov, Bus: a.bus, Schema: a.schema, System: a.system, Dir: a.dir("exports"), Temp: a.dir("tmp"),
 		Logger: a.logger, Stop: a.streams}, a.queue)
 	a.images = image.New(image.Config{DB: a.db, Gov: a.gov, Blobs: a.blobs, System: a.system, Auth: a.idp, Logger: a.logger}, a.queue)
 	a.registry = registry.New(registry.Config{Auth: a.images, Blobs: a.blobs, Index: a.images, Log: a.logger})
@@ -277,9 +278,12 @@ func (a *App) Handler() http.Handler {
 
 func (a *App) ready(ctx context.Context) error { return a.db.Ping(ctx) }
 
-// PrivateHandler is the side that only operators reach: metrics.
+// PrivateHandler is the side that only operators reach: profiles of the running server.
 func (a *App) PrivateHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	return mux
 }

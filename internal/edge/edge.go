@@ -70,7 +70,7 @@ func Handler(cfg Config) http.Handler {
 	for _, r := range cfg.Routes { // every other method of a known path is 405 in the family's form
 		ms := d.methods[r.Path]
 		for _, m := range methods {
-			if ms != nil && !slices.Contains(ms, m) {
+			if ms != nil && !slices.Contains(ms, m) && !covered(cfg.Routes, m, r.Path) {
 				d.mux.Handle(m+" "+r.Path, d.otherMethod(r, ms))
 			}
 		}
@@ -83,6 +83,24 @@ func Handler(cfg Config) http.Handler {
 	d.mux.HandleFunc("GET /readyz", d.ready)
 	d.mux.HandleFunc("/", d.notFound)
 	return d.frame(d.mux)
+}
+
+// covered reports whether a route with wildcards answers a method of a path
+// that has routes of its own for other methods: /v1/policies/{id} for GET of
+// /v1/policies/test.
+func covered(routes []route.Route, method, path string) bool {
+	return slices.ContainsFunc(routes, func(r route.Route) bool {
+		a, b := strings.Split(r.Path, "/"), strings.Split(path, "/")
+		if r.Method != method || r.Path == path || len(a) != len(b) {
+			return false
+		}
+		for i := range a {
+			if a[i] != b[i] && !strings.HasPrefix(a[i], "{") {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // methods are those that an answer of 405 is worth; others find nothing.

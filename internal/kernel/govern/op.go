@@ -28,6 +28,7 @@ type op struct {
 
 	view     *View
 	decision policy.Decision
+	asked    bool // decision is policy's, not of what comes before it
 	refusal  *kernel.Error
 	main     evidence.Sealed // the accepted event, encoded ahead; zero when the action is refused
 
@@ -198,7 +199,7 @@ func (o *op) draft(typ string, outcome evidence.Outcome) *evidence.Draft {
 // decisionRecord is what Replay needs, kept with the event's evidence. There
 // is none when policy was not asked.
 func (o *op) decisionRecord() []byte {
-	if o.given != nil {
+	if !o.asked {
 		return nil
 	}
 	b := append(make([]byte, 0, 1024), `{"input":`...)

@@ -154,7 +154,7 @@ func (o *op) request() policy.Request {
 
 // decide fills in o.decision and o.refusal from the view.
 func (o *op) decide(now time.Time) {
-	o.decision, o.refusal = policy.Decision{}, nil
+	o.decision, o.refusal, o.asked = policy.Decision{}, nil, false
 	if e := o.standing(now); e != nil {
 		o.refusal = e
 		o.decision.Rules = []string{e.Rule}
@@ -170,7 +170,7 @@ func (o *op) decide(now time.Time) {
 		}
 	}
 	bound, r := o.bound(), o.request()
-	o.decision = bound.Decide(&r)
+	o.decision, o.asked = bound.Decide(&r), true
 	if !o.decision.Allow {
 		o.refusal = denial(bound.Explain(&r, o.decision), o.decision)
 	}

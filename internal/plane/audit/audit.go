@@ -25,6 +25,7 @@ type Service struct {
 	log    *evidence.Log
 	gov    *govern.Governor
 	bus    *bus.Bus
+	schema *policy.Schema
 	system *identity.Principal
 	dir    string // of finished bundles
 	temp   string
@@ -39,6 +40,7 @@ type Config struct {
 	Log    *evidence.Log
 	Gov    *govern.Governor
 	Bus    *bus.Bus
+	Schema *policy.Schema
 	System *identity.Principal
 	// Dir keeps finished bundles, Temp what is under way; both exist.
 	Dir, Temp string
@@ -49,33 +51,31 @@ type Config struct {
 
 // New makes the plane and registers its jobs.
 func New(cfg Config, queue *jobs.Queue) *Service {
-	s := &Service{db: cfg.DB, log: cfg.Log, gov: cfg.Gov, bus: cfg.Bus, system: cfg.System, dir: cfg.Dir, temp: cfg.Temp, logger: cfg.Logger, stop: cfg.Stop}
+	s := &Service{db: cfg.DB, log: cfg.Log, gov: cfg.Gov, bus: cfg.Bus, schema: cfg.Schema, system: cfg.System, dir: cfg.Dir, temp: cfg.Temp, logger: cfg.Logger, stop: cfg.Stop}
 	queue.Handle(exportJob, s.runExport)
 	return s
 }
 
 // envelope is what this plane reads of an event.
 type envelope struct {
-	ID               string          `json:"id"`
-	Type             string          `json:"event_type"`
-	OccurredAt       string          `json:"occurred_at"`
-	Tenant           string          `json:"tenant_id"`
-	Actor            string          `json:"actor"`
-	Sequence         int64           `json:"sequence"`
-	Outcome          string          `json:"outcome"`
-	Pointer          string          `json:"evidence_pointer"`
-	Correlation      string          `json:"correlation_id"`
-	Resource         string          `json:"resource_id"`
-	Action           string          `json:"action"`
-	Authority        string          `json:"authority_snapshot_id"`
-	Policy           string          `json:"policy_snapshot_id"`
-	Hash             string          `json:"event_hash"`
-	Payload          json.RawMessage `json:"payload"`
-	RefusalCode      string          `json:"refusal_reason_code"`
-	RefusalReason    string          `json:"refusal_reason"`
-	ImageDigest      string          `json:"image_digest"`
-	EvaluatedAction  string          `json:"evaluated_action"`
-	AuthorityBinding string          `json:"authority_binding"`
+	ID            string          `json:"id"`
+	Type          string          `json:"event_type"`
+	OccurredAt    string          `json:"occurred_at"`
+	Tenant        string          `json:"tenant_id"`
+	Actor         string          `json:"actor"`
+	Sequence      int64           `json:"sequence"`
+	Outcome       string          `json:"outcome"`
+	Pointer       string          `json:"evidence_pointer"`
+	Correlation   string          `json:"correlation_id"`
+	Resource      string          `json:"resource_id"`
+	Action        string          `json:"action"`
+	Authority     string          `json:"authority_snapshot_id"`
+	Policy        string          `json:"policy_snapshot_id"`
+	Hash          string          `json:"event_hash"`
+	Payload       json.RawMessage `json:"payload"`
+	RefusalCode   string          `json:"refusal_reason_code"`
+	RefusalReason string          `json:"refusal_reason"`
+	ImageDigest   string          `json:"image_digest"`
 }
 
 func parse(line []byte) (e envelope, err error) {

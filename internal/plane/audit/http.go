@@ -39,6 +39,8 @@ func (s *Service) Routes() []route.Route {
 		{Method: "GET", Path: "/v1/exports/{id}", Verb: "export.read", Summary: "Get an export", Out: Export{}, Handle: s.getExport},
 		{Method: "GET", Path: "/v1/exports/{id}/bundle", Verb: "export.read", Summary: "Download a finished bundle",
 			Query: []route.Param{{Name: "format", Doc: "tar.gz or zip"}}, Handle: s.bundle},
+		{Method: "POST", Path: "/v1/policies/test", Verb: "policy.test", Summary: "What a proposed policy would have decided otherwise", In: PolicyTest{}, Out: PolicyTestResult{}, Handle: s.testPolicy},
+		{Method: "GET", Path: "/v1/why", Verb: "event.list", Summary: "Explain why something is as it is", Query: []route.Param{{Name: "subject", Doc: "workload/ID, an image's sha256 digest, event/ID or tenant/ID"}}, Out: Reason{}, Handle: s.why},
 		{Method: "GET", Path: "/v1/federation/claims", Verb: "claims.read", Summary: "What this platform claims to do", Handle: s.claims},
 	}
 	for i := range r {

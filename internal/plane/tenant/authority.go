@@ -151,6 +151,9 @@ func (s *Service) CreateAuthority(ctx context.Context, act govern.Action, a Auth
 		if err != nil {
 			return err
 		}
+		if a.Revision > 1 {
+			tx.Bump(a.owner) // tenants may act under it; those under the platform's follow the platform's epoch
+		}
 		tx.Detail("authority_id", a.ID)
 		tx.Detail("authority_digest", digest)
 		tx.Detail("renewal", a.Revision > 1)

@@ -50,7 +50,7 @@ var Verbs = []govern.Verb{
 	{Name: "tenant.update", Governs: true, WithoutAuthority: true},
 	{Name: "tenant.suspend", Governs: true, WithoutAuthority: true},
 	{Name: "tenant.delete", Governs: true, WithoutAuthority: true},
-	{Name: "authority.create", Event: "authority.binding", Refused: "authority.refusal", Governs: true, WithoutAuthority: true},
+	{Name: "authority.create", Event: "authority.binding", Refused: "authority.refusal", WithoutAuthority: true},
 	{Name: "authority.read", Read: true},
 	{Name: "authority.list", Read: true},
 	{Name: "policy.create", Event: "policy.snapshot.publish", WithoutAuthority: true},

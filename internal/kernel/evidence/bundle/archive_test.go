@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,6 +57,7 @@ func TestEveryByteOfArchives(t *testing.T) {
 			if r, err := verifyBytes(t, path, good, Options{}); err != nil || !r.OK || r.Format != format {
 				t.Fatal(r, err)
 			}
+			t.Parallel()
 			masks := []byte{0x01, 0x80, 0x54, 0xff} // 0x54 turns the length of zip's comment into 0
 			if testing.Short() {
 				masks = masks[:1]
@@ -371,5 +373,29 @@ func TestLargeZip(t *testing.T) {
 	}
 	if b, err := io.ReadAll(f); err != nil || string(b) != "x" || r.File[n-1].Mode() != fileMode || !r.File[n-1].Modified.Equal(epoch) {
 		t.Errorf("last file %q, %v, mode %v, time %v", b, err, r.File[n-1].Mode(), r.File[n-1].Modified)
+	}
+}
+
+// The window reads the same bytes as the file, and no more than it may.
+func TestWindow(t *testing.T) {
+	file := make([]byte, 3*windowSize+17)
+	for i := range file {
+		file[i] = byte(i * 7 >> 3)
+	}
+	w := &window{r: bytes.NewReader(file), budget: math.MaxInt64}
+	for _, c := range []struct{ off, n int }{{0, 10}, {5, 100}, {windowSize - 3, 6}, {2, 1}, {0, windowSize + 1}, {len(file) - 4, 4}, {len(file) - 2, 5}, {len(file), 1}} {
+		p := make([]byte, c.n)
+		n, err := w.ReadAt(p, int64(c.off))
+		want := file[c.off:min(c.off+c.n, len(file))]
+		if !bytes.Equal(p[:n], want) || (n < c.n) != errors.Is(err, io.EOF) {
+			t.Errorf("%d bytes at %d: %d, %v", c.n, c.off, n, err)
+		}
+	}
+	w.budget = 10
+	if _, err := w.ReadAt(make([]byte, 8), 0); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.ReadAt(make([]byte, 8), 0); !errors.Is(err, errZipDirectory) {
+		t.Errorf("beyond the budget: %v", err)
 	}
 }

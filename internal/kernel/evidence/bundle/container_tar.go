@@ -68,7 +68,7 @@ func (t *tarContainer) walk(ctx context.Context, visit visitor) error {
 }
 
 func (t *tarContainer) read(raw *rawReader, visit visitor) error {
-	buffered := bufio.NewReaderSize(raw, 1<<20)
+	buffered := bufio.NewReaderSize(raw, int(min(t.size, 256<<10)))
 	if !t.gzip {
 		return walkTar(buffered, visit)
 	}
@@ -77,7 +77,7 @@ func (t *tarContainer) read(raw *rawReader, visit visitor) error {
 		return &damage{reason: "not a gzip file", err: err}
 	}
 	gz.Multistream(false)
-	if err := walkTar(bufio.NewReaderSize(gz, 256<<10), visit); err != nil {
+	if err := walkTar(bufio.NewReaderSize(gz, 64<<10), visit); err != nil {
 		return err
 	}
 	// One gzip member holds the tar. What follows can only be the seal.
@@ -139,7 +139,7 @@ func damaged(err error, file string) error {
 
 // endOfTar reads the padding behind the end of a tar.
 func endOfTar(r io.Reader) error {
-	var buf [32 << 10]byte
+	var buf [4 << 10]byte
 	for {
 		n, err := r.Read(buf[:])
 		for _, b := range buf[:n] {

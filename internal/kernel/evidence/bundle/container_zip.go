@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 
@@ -25,7 +26,9 @@ func (z *zipContainer) format() string { return "zip" }
 func (z *zipContainer) Close() error   { return z.f.Close() }
 
 func (z *zipContainer) walk(ctx context.Context, visit visitor) error {
-	zr, err := zip.NewReader(&window{r: z.f}, z.size)
+	w := &window{r: z.f, budget: maxZipDirectory}
+	zr, err := zip.NewReader(w, z.size)
+	w.budget = math.MaxInt64
 	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // checkName decides on paths
 		return &damage{reason: "zip directory is damaged or cut off", err: err}
 	}
@@ -89,7 +92,7 @@ const zipEndSize = 22
 // newInflater returns a decompressor that is used again for file after file:
 // its buffers are larger than most artifacts.
 func newInflater() func(io.Reader) io.ReadCloser {
-	in := bufio.NewReaderSize(nil, 32<<10)
+	in := bufio.NewReaderSize(nil, 16<<10)
 	shared := flate.NewReader(in)
 	busy := false
 	return func(r io.Reader) io.ReadCloser {
@@ -119,14 +122,24 @@ func (i *inflater) Close() error {
 // window is an io.ReaderAt that reads ahead: files lie one after the other, and
 // most are smaller than what a system call costs. Not for concurrent use.
 type window struct {
-	r     io.ReaderAt
-	start int64
-	buf   []byte
+	r      io.ReaderAt
+	start  int64
+	buf    []byte
+	budget int64 // bytes that may still be asked for
 }
 
 const windowSize = 256 << 10
 
+// maxZipDirectory bounds the directory, which the zip package keeps in memory
+// at several times its size: 1.4 million files of ours.
+const maxZipDirectory = 192 << 20
+
+var errZipDirectory = fmt.Errorf("directory of more than %d bytes", maxZipDirectory)
+
 func (w *window) ReadAt(p []byte, off int64) (int, error) {
+	if w.budget -= int64(len(p)); w.budget < 0 {
+		return 0, errZipDirectory
+	}
 	if len(p) >= windowSize {
 		return w.r.ReadAt(p, off)
 	}

@@ -140,13 +140,9 @@ func (p *proofWriter) endRun(ctx context.Context) error {
 		return kernel.Errorf(kernel.Internal, "", "sequences %d to %d give root %s, the checkpoint says %s",
 			begin+1, end, base64.StdEncoding.EncodeToString(root), base64.StdEncoding.EncodeToString(p.checkpoint.Hash))
 	}
-	sep := ","
-	if p.runs == 0 {
-		sep = ""
-	}
+	_, err = fmt.Fprintf(p.body, "%s\n    %s", comma(p.runs == 0), line)
 	p.run = nil
 	p.runs++
-	_, err = fmt.Fprintf(p.body, "%s\n    %s", sep, line)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -25,6 +26,13 @@ func TestReferenceBundles(t *testing.T) {
 				t.Errorf("step 14: %+v", st)
 			}
 		})
+	}
+	// Vector V6 of the contract's digest.
+	const v6 = `"event_hash":"sha256:8fe3ebcead241bf393e4b8b00cf7d4422e0a9416aadc871fa7c02d39242b5e3f"`
+	first, _, _ := bytes.Cut(readFiles(t, filepath.Join(dir, "baseline"))[eventsName], []byte("\n"))
+	var e event
+	if err := e.parse(first); err != nil || !bytes.Contains(first, []byte(v6)) || newHasher().event(&e).String() != string(e.eventHash) {
+		t.Errorf("V6: %v, %s", err, first)
 	}
 	// Edited after it was hashed: no event hash recomputes, but all links hold.
 	r, err := Verify(context.Background(), filepath.Join(dir, "regulated-ml"), Options{})

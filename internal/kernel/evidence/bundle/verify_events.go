@@ -114,7 +114,7 @@ func (v *verifier) checkEvents(ctx context.Context) error {
 // readLines takes events.jsonl apart.
 func (v *verifier) readLines(ctx context.Context, r io.Reader) error {
 	p := &v.pass
-	lines := bufio.NewReaderSize(r, maxLine+1)
+	lines := bufio.NewReaderSize(r, int(min(v.idx.files[eventsName].body.size, maxLine))+1)
 	for {
 		line, err := lines.ReadSlice('\n')
 		p.line++

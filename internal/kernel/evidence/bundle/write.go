@@ -22,7 +22,7 @@ import (
 // events or with events that the profile does not allow, Internal for a log or
 // a store that contradicts itself, and whatever src and dst return.
 //
-// Memory is a few megabytes and some 50 bytes for each artifact; see
+// Memory is a few megabytes and some 40 bytes for each artifact; see
 // Params.TempDir for the rest.
 func Write(ctx context.Context, dst Sink, p Params, src Source) (s Summary, err error) {
 	defer func() {
@@ -264,45 +264,27 @@ func appendTextOrNull(b []byte, t text) []byte {
 // emit writes the files in the order of the package comment.
 func (w *writer) emit() error {
 	segmentRef := segmentRefStart + w.segment.digest().hex()
-	manifest, err := w.manifest(segmentRef)
-	if err != nil {
-		return err
-	}
-	manifestSum := manifest.digest()
-	w.summary.ManifestHash = manifestSum.String()
-	err = w.file(manifestName, manifest)
-	if cerr := manifest.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	claim, err := document(claimDocument{w.p.Profile, profileVersion, w.producer(), expectationsRef, w.p.Claim.covering(w.p.Profile, w.hashProfiles)})
-	if err == nil {
-		err = w.bytes(claimName, claim)
-	}
-	if err != nil {
-		return err
-	}
-	inputs, err := document(w.inputs(segmentRef))
-	if err == nil {
-		err = w.bytes(inputsName, inputs)
-	}
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(w.file(segmentName, w.segment), w.file(eventsName, w.events)); err != nil {
-		return err
-	}
-	if err := w.refs.each("", w.artifact); err != nil {
-		return err
-	}
-	if w.proof != nil {
-		if err := w.file(proofName, w.proof.body); err != nil {
+	claim := claimDocument{w.p.Profile, profileVersion, w.producer(), expectationsRef, w.p.Claim.covering(w.p.Profile, w.hashProfiles)}
+	for _, write := range []func() error{
+		func() error { return w.manifest(segmentRef) },
+		func() error { return w.document(claimName, claim) },
+		func() error { return w.document(inputsName, w.inputs(segmentRef)) },
+		func() error { return w.file(segmentName, w.segment) },
+		func() error { return w.file(eventsName, w.events) },
+		func() error { return w.refs.each("", w.artifact) },
+		func() error {
+			if w.proof == nil {
+				return nil
+			}
+			return w.file(proofName, w.proof.body)
+		},
+		w.sign,
+	} {
+		if err := write(); err != nil {
 			return err
 		}
 	}
-	return w.sign()
+	return nil
 }
 
 // sign writes the file list and its signature.
@@ -343,9 +325,9 @@ func (w *writer) inputs(segmentRef string) inputsDocument {
 	return d
 }
 
-// manifest renders manifest.json. With an artifact for every event it is long,
-// so it is spooled.
-func (w *writer) manifest(segmentRef string) (*spool, error) {
+// manifest writes manifest.json. With an artifact for every event it is long,
+// so it is spooled first.
+func (w *writer) manifest(segmentRef string) (err error) {
 	head, err := members(manifestHead{
 		SchemaVersion: schemaVersion, ExportID: w.p.ExportID, CreatedAt: w.p.CreatedAt.UTC().Format(time.RFC3339),
 		ProviderID: w.p.ProviderID, TenantID: w.p.TenantID, Profile: w.p.Profile, ProfileVersion: profileVersion,
@@ -354,37 +336,49 @@ func (w *writer) manifest(segmentRef string) (*spool, error) {
 		SigningKey: w.p.SigningKey,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s := newSpool(w.p.TempDir)
-	_, err = fmt.Fprintf(s, "{\n%s,\n  \"artifacts\": {", head)
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if _, err := fmt.Fprintf(s, "{\n%s,\n  \"artifacts\": {", head); err != nil {
+		return err
+	}
 	for i, kind := range w.refs.kinds {
-		if err != nil {
-			break
-		}
-		sep, inner := ",", ""
-		if i == 0 {
-			sep = ""
-		}
-		if _, err = fmt.Fprintf(s, "%s\n    %q: [", sep, kind); err != nil {
-			break
-		}
-		err = w.refs.each(kind, func(r ref) error {
-			_, err := fmt.Fprintf(s, "%s\n      \"%s\"", inner, r.pointer())
-			inner = ","
+		if err := w.manifestKind(s, kind, i == 0); err != nil {
 			return err
-		})
-		if err == nil {
-			_, err = io.WriteString(s, "\n    ]")
 		}
 	}
-	if err == nil {
-		_, err = io.WriteString(s, "\n  }\n}\n")
+	if _, err := io.WriteString(s, "\n  }\n}\n"); err != nil {
+		return err
 	}
+	w.summary.ManifestHash = s.digest().String()
+	return w.file(manifestName, s)
+}
+
+// manifestKind writes one list of manifest.artifacts.
+func (w *writer) manifestKind(s *spool, kind string, first bool) error {
+	if _, err := fmt.Fprintf(s, "%s\n    %q: [", comma(first), kind); err != nil {
+		return err
+	}
+	first = true
+	err := w.refs.each(kind, func(r ref) error {
+		_, err := fmt.Fprintf(s, "%s\n      \"%s\"", comma(first), r.pointer())
+		first = false
+		return err
+	})
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return err
 	}
-	return s, nil
+	_, err = io.WriteString(s, "\n    ]")
+	return err
+}
+
+// comma separates elements.
+func comma(first bool) string {
+	if first {
+		return ""
+	}
+	return ","
 }
 
 // artifact copies one artifact and makes sure that it is what its digest says.
@@ -415,6 +409,7 @@ func (w *writer) artifact(r ref) error {
 	return w.listed(r.sum.path(), r.sum, size)
 }
 
+// file writes what was spooled.
 func (w *writer) file(name string, s *spool) error {
 	r, err := s.reader()
 	if err != nil {
@@ -426,7 +421,12 @@ func (w *writer) file(name string, s *spool) error {
 	return w.listed(name, s.digest(), s.size)
 }
 
-func (w *writer) bytes(name string, b []byte) error {
+// document writes a small document.
+func (w *writer) document(name string, v any) error {
+	b, err := document(v)
+	if err != nil {
+		return err
+	}
 	if err := w.dst.WriteFile(name, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return err
 	}
