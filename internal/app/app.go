@@ -78,6 +78,7 @@ type App struct {
 	driver    *oci.Driver
 	registry  http.Handler
 	blobs     *blob.Store
+	rootfs    *rootfs.Cache
 
 	opened  chan struct{} // closed when every room is open
 	streams chan struct{} // closed when streams have to end
@@ -141,7 +142,7 @@ func (a *App) openKernel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.tenants.Bind(a.gov, a.idp)
+	a.tenants.Bind(a.gov, a.idp, workload.TenantDeletedJob)
 	return nil
 }
 
@@ -193,15 +194,15 @@ func (a *App) openPlanes(context.Context) error {
 		Logger: a.logger, Stop: a.streams}, a.queue)
 	a.images = image.New(image.Config{DB: a.db, Gov: a.gov, Blobs: a.blobs, System: a.system, Auth: a.idp, Logger: a.logger}, a.queue)
 	a.registry = registry.New(registry.Config{Auth: a.images, Blobs: a.blobs, Index: a.images, Log: a.logger})
-	cache, err := rootfs.New(rootfs.Config{Dir: a.dir("rootfs")})
-	if err != nil {
+	var err error
+	if a.rootfs, err = rootfs.New(rootfs.Config{Dir: a.dir("rootfs")}); err != nil {
 		return err
 	}
 	node, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("name of this host: %w", err)
 	}
-	a.workloads = workload.New(workload.Config{DB: a.db, Gov: a.gov, Images: &images{plane: a.images, cache: cache, hosts: a.hosts()}, Policies: a.tenants,
+	a.workloads = workload.New(workload.Config{DB: a.db, Gov: a.gov, Images: &images{plane: a.images, cache: a.rootfs, hosts: a.hosts()}, Policies: a.tenants,
 		Driver: containers{a.driver}, System: a.system, Node: node, Logger: a.logger}, a.queue)
 	return nil
 }
@@ -232,6 +233,7 @@ func (a *App) begin(ctx context.Context) error {
 	a.queue.Start()
 	a.onClose(func(ctx context.Context) error { a.queue.Stop(ctx); return nil })
 	close(a.opened)
+	go a.maintain()
 	return nil
 }
 

@@ -3,7 +3,7 @@
 // renamed into place, so neither a crash nor a full disk leaves a torn one.
 //
 //	DIR/blobs/<algorithm>/<first two digits>/<hex>   published and immutable
-//	DIR/uploads/<owner>/<purpose>.<id>               sessions that can be resumed
+//	DIR/uploads/<owner>/<purpose>.<id>               uploads that can be resumed
 //	DIR/tmp/<random>                                 one Put on its way
 //
 // An upload's offset is its file's length; there is no other state to fall out
@@ -31,13 +31,13 @@ import (
 // distribution specification are spelled as there.
 const (
 	CodeUnknown       = "BLOB_UNKNOWN"        // NotFound: no blob of that digest
-	CodeUploadUnknown = "BLOB_UPLOAD_UNKNOWN" // NotFound: no such session, or another owner's
+	CodeUploadUnknown = "BLOB_UPLOAD_UNKNOWN" // NotFound: no such upload, or another owner's
 	CodeUploadInvalid = "BLOB_UPLOAD_INVALID" // Invalid: the bytes stopped coming
-	CodeUploadBusy    = "BLOB_UPLOAD_BUSY"    // Locked: another request is writing to the session
-	CodeUploadOffset  = "BLOB_UPLOAD_OFFSET"  // Conflict: the chunk does not start where the session ends
+	CodeUploadBusy    = "BLOB_UPLOAD_BUSY"    // Locked: another request is writing to the upload
+	CodeUploadOffset  = "BLOB_UPLOAD_OFFSET"  // Conflict: the chunk does not start where the upload ends
 	CodeDigestInvalid = "DIGEST_INVALID"      // Invalid: malformed, or not the digest of the bytes
 	CodeSizeInvalid   = "SIZE_INVALID"        // Invalid or TooLarge: not the announced size, or over the limit
-	CodeTooMany       = "TOOMANYREQUESTS"     // TooMany: the owner has too many open sessions
+	CodeTooMany       = "TOOMANYREQUESTS"     // TooMany: the owner has too many open uploads
 )
 
 // Config says where the blobs are and how much is taken.
@@ -46,7 +46,7 @@ type Config struct {
 	Dir string
 	// MaxBlob is the largest blob in bytes. Default 10 GiB.
 	MaxBlob int64
-	// MaxUploads bounds the open sessions of one owner. Default 64.
+	// MaxUploads bounds the open uploads of one owner. Default 64.
 	MaxUploads int
 	// Reserve is the free space, in bytes, that writes leave on the file system,
 	// so that uploads cannot starve a database beside them. Default 256 MiB; negative is none.
@@ -59,7 +59,7 @@ type Config struct {
 // several processes on one directory.
 type Store struct {
 	cfg Config
-	// begin orders the creation of sessions with their count and with the removal of empty directories.
+	// begin orders the creation of uploads with their count and with the removal of empty directories.
 	begin sync.Mutex
 	// life is held for reading while a blob is published or renewed and for
 	// writing while Collect removes one, so that it never removes a blob that was just renewed.

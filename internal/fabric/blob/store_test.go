@@ -478,6 +478,6 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("offset %d, %v; want the 1000 bytes that were acknowledged", at, err)
 	}
 	if _, err := s.Commit(t.Context(), u, blob.SHA256.Sum(big[:1000])); err != nil {
-		t.Errorf("the session is of no use after the refusal: %v", err)
+		t.Errorf("the upload is of no use after the refusal: %v", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Sweep removes sessions and temporary files that nobody wrote to for age, and
+// Sweep removes uploads and temporary files that nobody wrote to for age, and
 // returns how many. What is being written to is left alone whatever its age.
 func (s *Store) Sweep(ctx context.Context, age time.Duration) (int, error) {
 	cutoff := s.cutoff(age)

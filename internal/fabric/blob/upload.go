@@ -14,9 +14,9 @@ import (
 )
 
 // Upload names one resumable upload. All three parts must be right to find it:
-// someone else's session, or one begun for another purpose, is unknown.
+// someone else's upload, or one begun for another purpose, is unknown.
 type Upload struct {
-	Owner   string // who may go on with it; sessions are counted per owner
+	Owner   string // who may go on with it; uploads are counted per owner
 	Purpose string // what it is for, such as the repository it was begun in
 	ID      string // a random UUID
 }
@@ -37,7 +37,7 @@ func unknownUpload() error {
 	return kernel.Errorf(kernel.NotFound, CodeUploadUnknown, "no such upload; it may have been finished, cancelled or swept")
 }
 
-// Begin opens a session. It returns TooMany with CodeTooMany when owner has
+// Begin opens an upload. It returns TooMany with CodeTooMany when owner has
 // Config.MaxUploads of them open, Unavailable when the disk is full.
 func (s *Store) Begin(_ context.Context, owner, purpose string) (Upload, error) {
 	id, err := uuid.NewRandom()
@@ -70,7 +70,7 @@ func (s *Store) Begin(_ context.Context, owner, purpose string) (Upload, error) 
 	return u, nil
 }
 
-// Offset is the number of bytes the session holds, where the next Append starts.
+// Offset is the number of bytes the upload holds, where the next Append starts.
 func (s *Store) Offset(_ context.Context, u Upload) (int64, error) {
 	if !validID(u.ID) {
 		return 0, unknownUpload()
@@ -85,13 +85,13 @@ func (s *Store) Offset(_ context.Context, u Upload) (int64, error) {
 	return fi.Size(), nil
 }
 
-// Append adds the bytes of r to the session and returns the new offset. offset
+// Append adds the bytes of r to the upload and returns the new offset. offset
 // must be the present one (else Conflict with CodeUploadOffset); size is the
 // announced length of r, or -1.
 //
-// When r breaks off, what came is kept and the session can be resumed from
+// When r breaks off, what came is kept and the upload can be resumed from
 // Offset. After every other error (a false size, a limit, a full disk) the
-// session is as it was before.
+// upload is as it was before.
 func (s *Store) Append(ctx context.Context, u Upload, offset, size int64, r io.Reader) (int64, error) {
 	f, err := s.lockUpload(u)
 	if err != nil {
@@ -119,9 +119,9 @@ func (s *Store) Append(ctx context.Context, u Upload, offset, size int64, r io.R
 	return have + n, err
 }
 
-// Commit publishes the session's bytes as want, ends the session and returns the
+// Commit publishes the upload's bytes as want, ends the upload and returns the
 // size of the blob. When they are not want's (Invalid with CodeDigestInvalid) the
-// session ends, too: no further byte could mend it.
+// upload ends, too: no further byte could mend it.
 func (s *Store) Commit(ctx context.Context, u Upload, want Digest) (int64, error) {
 	if want.IsZero() {
 		return 0, notSet()
@@ -145,7 +145,7 @@ func (s *Store) Commit(ctx context.Context, u Upload, want Digest) (int64, error
 	return n, s.publish(f, want)
 }
 
-// Cancel ends the session and forgets its bytes.
+// Cancel ends the upload and forgets its bytes.
 func (s *Store) Cancel(_ context.Context, u Upload) error {
 	f, err := s.lockUpload(u)
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Store) Cancel(_ context.Context, u Upload) error {
 	return nil
 }
 
-// lockUpload opens the session's file for reading and writing, for us alone.
+// lockUpload opens the upload's file for reading and writing, for us alone.
 func (s *Store) lockUpload(u Upload) (*os.File, error) {
 	if !validID(u.ID) {
 		return nil, unknownUpload()

@@ -52,7 +52,7 @@ func (s *Store) publish(f *os.File, d Digest) error {
 	if err := f.Chmod(0o400); err != nil {
 		return diskError("protect blob", err)
 	}
-	now := s.cfg.Now() // an old session's file must not be born old enough for Collect
+	now := s.cfg.Now() // an old upload's file must not be born old enough for Collect
 	if err := os.Chtimes(f.Name(), now, now); err != nil {
 		return diskError("date blob", err)
 	}

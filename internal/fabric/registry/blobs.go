@@ -66,7 +66,7 @@ func (c *call) deleteBlob() error {
 	return nil
 }
 
-// startUpload mounts a blob, takes one whole, or opens a session.
+// startUpload mounts a blob, takes one whole, or opens an upload.
 func (c *call) startUpload() error {
 	q, err := c.query()
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *call) startUpload() error {
 	if err != nil {
 		return err
 	}
-	c.session(u, 0)
+	c.progress(u, 0)
 	c.empty(http.StatusAccepted)
 	return nil
 }
@@ -103,7 +103,7 @@ func (c *call) query() (url.Values, error) {
 }
 
 // mount links a blob that another repository of the caller has. When that cannot
-// be, it reports false: the client is then given a session and sends the bytes, and
+// be, it reports false: the client is then given an upload and sends the bytes, and
 // learns nothing about the other repository.
 func (c *call) mount(digest, from string) (bool, error) {
 	d, err := blob.ParseDigest(digest)
@@ -172,9 +172,9 @@ func (c *call) upload() blob.Upload {
 	return blob.Upload{Owner: c.caller.Key(), Purpose: c.route.name, ID: c.route.arg}
 }
 
-// session tells the client how far the upload is. An empty one is written 0-0, as
+// progress tells the client how far the upload is. An empty one is written 0-0, as
 // every client expects, although the notation has no word for nothing.
-func (c *call) session(u blob.Upload, offset int64) {
+func (c *call) progress(u blob.Upload, offset int64) {
 	h := c.w.Header()
 	h.Set("Location", "/v2/"+c.route.name+"/blobs/uploads/"+u.ID)
 	h.Set("Docker-Upload-UUID", u.ID)
@@ -186,7 +186,7 @@ func (c *call) uploadStatus() error {
 	if err != nil {
 		return err
 	}
-	c.session(c.upload(), at)
+	c.progress(c.upload(), at)
 	c.empty(http.StatusNoContent)
 	return nil
 }
@@ -196,12 +196,12 @@ func (c *call) patchUpload() error {
 	if err != nil {
 		return err
 	}
-	c.session(c.upload(), at)
+	c.progress(c.upload(), at)
 	c.empty(http.StatusAccepted)
 	return nil
 }
 
-// appendBody adds the request's body to the session, where Content-Range says or at
+// appendBody adds the request's body to the upload, where Content-Range says or at
 // its end, and returns the new offset.
 func (c *call) appendBody() (int64, error) {
 	ctx, u, size := c.r.Context(), c.upload(), c.r.ContentLength
@@ -226,7 +226,7 @@ func (c *call) appendBody() (int64, error) {
 	defer done()
 	at, err = c.cfg.Blobs.Append(ctx, u, at, size, body)
 	if err != nil && kernel.AsError(err).Code == blob.CodeUploadOffset {
-		c.session(u, at) // the client goes on from there
+		c.progress(u, at) // the client goes on from there
 	}
 	return at, err
 }

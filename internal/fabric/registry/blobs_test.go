@@ -139,7 +139,7 @@ func TestUploadIsClosedByItsOwnerAlone(t *testing.T) {
 	s.do(t, "GET", "/v2/demo/app/blobs/uploads/not-an-id", nil).is(404, "BLOB_UPLOAD_UNKNOWN")
 }
 
-// A connection that breaks in the middle of a PATCH leaves a session from which the client goes on.
+// A connection that breaks in the middle of a PATCH leaves an upload from which the client goes on.
 func TestInterruptedUploadIsResumed(t *testing.T) {
 	s := serve(t)
 	content := bytes.Repeat([]byte("layer"), 100_000)
@@ -163,7 +163,7 @@ func TestInterruptedUploadIsResumed(t *testing.T) {
 	}
 }
 
-// waitForOffset waits until the session holds n bytes and nobody writes to it.
+// waitForOffset waits until the upload holds n bytes and nobody writes to it.
 func waitForOffset(t *testing.T, s *server, loc string, n int) int {
 	t.Helper()
 	want := fmt.Sprintf("0-%d", n-1)
@@ -177,7 +177,7 @@ func waitForOffset(t *testing.T, s *server, loc string, n int) int {
 			return n
 		}
 	}
-	t.Fatalf("the session never came to hold %d bytes", n)
+	t.Fatalf("the upload never came to hold %d bytes", n)
 	return 0
 }
 
@@ -295,7 +295,7 @@ func TestMount(t *testing.T) {
 	s.do(t, "POST", "/v2/demo/app/blobs/uploads/?mount="+d+"&from=demo/base", nil).is(201).has("Location", "/v2/demo/app/blobs/"+d)
 	s.do(t, "GET", "/v2/demo/app/blobs/"+d, nil).is(200)
 
-	// Whether the other repository is foreign, empty or lacks the blob, the answer is a session.
+	// Whether the other repository is foreign, empty or lacks the blob, the answer is an upload.
 	for _, from := range []string{"demo/base", "demo/nothing", "rival/app", "../x", ""} {
 		s.do(t, "POST", "/v2/rival/app/blobs/uploads/?mount="+d+"&from="+from, nil, "As", "bob").is(202)
 	}

@@ -3,7 +3,7 @@
 // and what a repository holds is known and changed by Index alone, so that every
 // change can be decided and written down elsewhere.
 //
-//	POST  …/blobs/uploads/          session              ┐
+//	POST  …/blobs/uploads/          an upload            ┐
 //	PATCH …/blobs/uploads/<id>      bytes (resumable)    ├ Blobs
 //	PUT   …/blobs/uploads/<id>?…    hashed and published ┘
 //	                                linked to the repository: Index.LinkBlob
@@ -12,7 +12,7 @@
 //	                                stored: Index.PutManifest
 //
 // A blob is readable in a repository only when it is linked to it, however many
-// others hold the same bytes. A session belongs to the caller who began it and to
+// others hold the same bytes. An upload belongs to the caller who began it and to
 // the repository it was begun in.
 //
 // The specification leaves these open, and this is what is done: digests are
@@ -47,7 +47,7 @@ const (
 // Index unchanged, whose implementation knows what is in it.
 type Caller interface {
 	// Key is the same for all requests of one principal and for nobody else's.
-	// Upload sessions and limits hang on it.
+	// Uploads and limits hang on it.
 	Key() string
 }
 
@@ -68,7 +68,7 @@ type Blobs interface {
 	Uploads
 }
 
-// Uploads keeps the sessions of Blobs.
+// Uploads keeps the unfinished uploads of Blobs.
 type Uploads interface {
 	Begin(ctx context.Context, owner, purpose string) (blob.Upload, error)
 	Offset(ctx context.Context, u blob.Upload) (int64, error)

@@ -100,8 +100,9 @@ func TestUnpackingEndsWhenAllHaveGone(t *testing.T) {
 	if err := <-errs; !errors.Is(err, context.Canceled) {
 		t.Errorf("the second got %v", err)
 	}
-	src.open = nil
-	if _, err := c.Get(t.Context(), src, d); err != nil {
+	ready := newSource()
+	ready.manifests, ready.blobs = src.manifests, src.blobs // the gate is closed for good
+	if _, err := c.Get(t.Context(), ready, d); err != nil {
 		t.Errorf("the next one: %v", err)
 	}
 }

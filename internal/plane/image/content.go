@@ -114,3 +114,13 @@ func (s *Service) OpenBlob(ctx context.Context, tenant, repository string, d blo
 	f, _, err := s.blobs.Open(ctx, d)
 	return f, err
 }
+
+// InUse reports whether any tenant's repository has a blob. It is for clearing
+// up content, not for answering anyone.
+func (s *Service) InUse(ctx context.Context, d blob.Digest) (bool, error) {
+	var n int64
+	err := s.db.View(ctx, store.Platform, func(q store.Q) error {
+		return q.Get(`SELECT COUNT(*) FROM image_blobs WHERE digest = $1`, []any{d.String()}, &n)
+	})
+	return n > 0, err
+}

@@ -2,6 +2,7 @@ package tenant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -132,31 +133,29 @@ func (s *Service) CreateAuthority(ctx context.Context, act govern.Action, a Auth
 	a.owner = act.Principal.Tenant
 	act.ResourceID = "authority/" + a.ID
 	act.Resource = policy.Resource{Type: "Authority", ID: a.ID, Attributes: policy.Record{"tenant": a.owner, "issuer": a.Issuer, "subject": a.Subject, "scope": a.Scope}}
+	scope := make([]any, len(a.Scope))
+	for i, v := range a.Scope {
+		scope[i] = v
+	}
+	act.Details = map[string]any{"authority_id": a.ID, "issuer": a.Issuer, "subject": a.Subject, "scope": scope,
+		"valid_from": a.ValidFrom.Format(time.RFC3339Nano), "valid_to": a.ValidTo.Format(time.RFC3339Nano)}
 	receipt, err := s.gov.Do(ctx, act, func(tx *govern.Tx) error {
-		a.CreatedAt, a.Revision = tx.Now, 1
-		old, err := newestAuthority(tx, [2]string{a.owner, a.owner}, a.ID)
-		switch {
-		case err == nil && (old.Issuer != a.Issuer || old.Subject != a.Subject):
+		a.CreatedAt = tx.Now
+		var issuer, subject string
+		var revision int64
+		err := tx.Get(`SELECT issuer, subject, revision FROM authorities WHERE tenant = $1 AND id = $2 ORDER BY revision DESC LIMIT 1`,
+			[]any{a.owner, a.ID}, &issuer, &subject, &revision)
+		if err != nil && !errors.Is(err, store.ErrNoRow) {
+			return fmt.Errorf("read authority: %w", err)
+		}
+		if revision > 0 && (issuer != a.Issuer || subject != a.Subject) {
 			return &kernel.Error{Kind: kernel.Conflict, Code: "ECS_AUTHORITY_EXISTS", Field: "id", Msg: "this authority exists with another issuer or subject; a renewal keeps both"}
-		case err == nil:
-			a.Revision = old.Revision + 1
-		case kernel.KindOf(err) != kernel.NotFound:
-			return err
 		}
-		snapshot, err := a.snapshot()
-		if err != nil {
-			return err
-		}
-		digest, err := tx.Artifact("authority_bindings", "application/json", snapshot)
-		if err != nil {
-			return err
-		}
+		a.Revision = revision + 1
 		if a.Revision > 1 {
 			tx.Bump(a.owner) // tenants may act under it; those under the platform's follow the platform's epoch
 		}
-		tx.Detail("authority_id", a.ID)
-		tx.Detail("authority_digest", digest)
-		tx.Detail("renewal", a.Revision > 1)
+		tx.Detail("revision", a.Revision)
 		return insertAuthority(tx, &a)
 	})
 	return a, receipt, err

@@ -335,13 +335,16 @@ func (s *Service) recordAnswer(ctx context.Context, a govern.Action, q Question,
 	for i, r := range out.Rules {
 		rules[i] = r
 	}
-	a.Details = map[string]any{"evaluated_action": q.Action, "decision": out.Decision, "rules": rules}
+	if len(ruling.Input) > maxQuestion {
+		return evidence.Receipt{}, kernel.Errorf(kernel.TooLarge, "", "the question has %d bytes, and is kept with its answer up to %d", len(ruling.Input), maxQuestion)
+	}
+	a.Details = map[string]any{"evaluated_action": q.Action, "decision": out.Decision, "rules": rules, "asked": json.RawMessage(ruling.Input)}
 	a.ResourceID = "decision/" + q.Resource.Type + "/" + q.Resource.ID
-	return s.gov.Do(ctx, a, func(tx *govern.Tx) error {
-		_, err := tx.Artifact("evidence_artifacts", "application/json", ruling.Input)
-		return err
-	})
+	return s.gov.Do(ctx, a, func(*govern.Tx) error { return nil })
 }
+
+// maxQuestion bounds what a question adds to its event, in bytes.
+const maxQuestion = 16 << 10
 
 func (s *Service) question(c *route.Call, q Question) (govern.Action, error) {
 	a := c.Action(q.Action)

@@ -25,6 +25,7 @@ import (
 	"provost.dev/provost/internal/kernel/evidence"
 	"provost.dev/provost/internal/kernel/govern"
 	"provost.dev/provost/internal/kernel/identity"
+	"provost.dev/provost/internal/kernel/jobs"
 	"provost.dev/provost/internal/kernel/policy"
 	"provost.dev/provost/internal/kernel/store"
 )
@@ -74,7 +75,9 @@ type Service struct {
 	gov    *govern.Governor
 	schema *policy.Schema
 	seeder Seeder
-	sets   setCache
+	// deleted are the kinds of jobs that other planes want when a tenant is deleted.
+	deleted []string
+	sets    setCache
 }
 
 // New makes the plane; Bind gives it the door, which needs the plane as its loader.
@@ -82,8 +85,11 @@ func New(db *store.DB, schema *policy.Schema) *Service {
 	return &Service{db: db, schema: schema, sets: setCache{schema: schema, max: 512}}
 }
 
-// Bind completes the service.
-func (s *Service) Bind(gov *govern.Governor, seeder Seeder) { s.gov, s.seeder = gov, seeder }
+// Bind completes the service. deleted are kinds of jobs to enqueue, without
+// arguments and in the tenant's name, when a tenant is deleted.
+func (s *Service) Bind(gov *govern.Governor, seeder Seeder, deleted ...string) {
+	s.gov, s.seeder, s.deleted = gov, seeder, deleted
+}
 
 var tenantID = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
@@ -321,9 +327,17 @@ func (s *Service) Update(ctx context.Context, a govern.Action, id string, c Chan
 
 // SetStatus suspends or deletes a tenant.
 func (s *Service) SetStatus(ctx context.Context, a govern.Action, id string, to Status) (Tenant, evidence.Receipt, error) {
-	return s.change(ctx, a, id, func(_ *govern.Tx, t *Tenant) error {
+	return s.change(ctx, a, id, func(tx *govern.Tx, t *Tenant) error {
 		t.Status = to
-		return nil
+		if to != Deleted {
+			return nil
+		}
+		for _, kind := range s.deleted {
+			if err := tx.Enqueue(jobs.Job{Kind: kind}); err != nil {
+				return err
+			}
+		}
+		return tx.As(store.Platform)
 	})
 }
 

@@ -23,6 +23,9 @@ const (
 	startJob   = "workload.start"   // pending → running
 	observeJob = "workload.observe" // a container ended
 	destroyJob = "workload.destroy" // terminated: remove the container
+
+	// TenantDeletedJob ends every workload of a tenant that was deleted.
+	TenantDeletedJob = "workload.tenant_deleted"
 )
 
 const (
@@ -291,6 +294,31 @@ func (s *Service) runDestroy(ctx context.Context, j jobs.Job) error {
 	}
 	_, err = s.gov.Do(ctx, s.observation("workload.destroy", &w, details), func(*govern.Tx) error { return nil })
 	return err
+}
+
+// runTenantDeleted ends what a deleted tenant leaves behind.
+func (s *Service) runTenantDeleted(ctx context.Context, j jobs.Job) error {
+	var left []Workload
+	err := s.db.View(ctx, j.Tenant, func(q store.Q) (err error) {
+		left, err = store.All(q, scan, `SELECT `+columns+` FROM workloads WHERE tenant = $1 AND status <> 'terminated'`, j.Tenant)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("workloads of deleted tenant %s: %w", j.Tenant, err)
+	}
+	for i := range left {
+		w := &left[i]
+		_, err := s.gov.Do(ctx, s.observation("workload.delete", w, nil), func(tx *govern.Tx) error {
+			if _, err := move(tx, w, Terminated, "its tenant was deleted", nil, Pending, Running, Stopped, Failed); err != nil {
+				return err
+			}
+			return s.enqueue(tx, destroyJob, w, 0)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Reconcile brings what is stored and what the driver has together, after a

@@ -163,6 +163,7 @@ func New(cfg Config, queue *jobs.Queue) *Service {
 	queue.Handle(startJob, s.runStart)
 	queue.Handle(observeJob, s.runObserve)
 	queue.Handle(destroyJob, s.runDestroy)
+	queue.Handle(TenantDeletedJob, s.runTenantDeleted)
 	return s
 }
 

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -157,7 +156,7 @@ func (d *Driver) cgroupOf(id string) string { return filepath.Join(d.group, id) 
 // other server may have it, not even one with the same path in a container.
 func instance(path string) (string, error) {
 	data, err := os.ReadFile(path)
-	if err == nil && validInstance.Match(data) {
+	if err == nil && validID(string(data)) {
 		return string(data), nil
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -169,8 +168,6 @@ func instance(path string) (string, error) {
 	}
 	return name, os.Rename(path+".new", path)
 }
-
-var validInstance = regexp.MustCompile(`^[a-z0-9]{12}$`)
 
 // takeLock keeps a second driver out. The kernel drops the lock with us,
 // however we end.

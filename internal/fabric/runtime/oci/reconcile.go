@@ -121,7 +121,7 @@ func (d *Driver) leftovers() ([]string, error) {
 		return nil, fmt.Errorf("list the runtime's containers: %w", err)
 	}
 	for _, e := range states {
-		if e.IsDir() && validID.MatchString(e.Name()) {
+		if e.IsDir() && validID(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}

@@ -167,11 +167,11 @@ func TestRuntimeMissing(t *testing.T) {
 	}
 	// Once it is there, the same driver works.
 	needRunc(t)
-	real, err := findRuntime(t.Context(), testRuntime)
+	found, err := findRuntime(t.Context(), testRuntime)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink(real.Path, path); err != nil {
+	if err := os.Symlink(found.Path, path); err != nil {
 		t.Fatal(err)
 	}
 	if out, _ := run(t, d, shell("some", busyboxImage(t), "echo works")); out != "works\n" {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -30,15 +29,40 @@ const (
 	maxLabels     = 64
 )
 
-var (
-	validID       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-	validHostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
-	validEnvKey   = regexp.MustCompile(`^[^=\x00]+=`)
-)
+// No regular expressions here: every supervisor would spend its first moments
+// on compiling them.
 
-// checkID refuses anything that is not one plain path element.
+func isAlphanumeric(c byte) bool {
+	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+}
+
+// validID accepts plain path elements only.
+func validID(id string) bool {
+	if id == "" || len(id) > 128 || !isAlphanumeric(id[0]) {
+		return false
+	}
+	for i := range len(id) {
+		if !isAlphanumeric(id[i]) && !strings.ContainsRune("_.-", rune(id[i])) {
+			return false
+		}
+	}
+	return true
+}
+
+func validHostname(name string) bool {
+	if name == "" || len(name) > 63 || !isAlphanumeric(name[0]) || !isAlphanumeric(name[len(name)-1]) {
+		return false
+	}
+	for i := range len(name) {
+		if !isAlphanumeric(name[i]) && name[i] != '.' && name[i] != '-' {
+			return false
+		}
+	}
+	return true
+}
+
 func checkID(id string) error {
-	if !validID.MatchString(id) {
+	if !validID(id) {
 		return kernel.InvalidField("id", "want 1 to 128 of A-Z a-z 0-9 _ . - beginning with a letter or digit")
 	}
 	return nil
@@ -53,7 +77,7 @@ func check(s *runtime.Spec) error {
 			return err
 		}
 	}
-	if s.Hostname != "" && !validHostname.MatchString(s.Hostname) {
+	if s.Hostname != "" && !validHostname(s.Hostname) {
 		return kernel.InvalidField("hostname", "want 1 to 63 of A-Z a-z 0-9 . - beginning and ending with a letter or digit")
 	}
 	if s.StopSignal < 0 || s.StopSignal > 64 {
@@ -85,7 +109,7 @@ func checkStart(s *runtime.Spec) error {
 		return err
 	}
 	for i, v := range s.Env {
-		if !validEnvKey.MatchString(v) {
+		if strings.IndexByte(v, '=') < 1 {
 			return kernel.InvalidField("env", "element %d: want KEY=value", i)
 		}
 	}
