@@ -27,7 +27,7 @@ help: ## print this
 
 .PHONY: build
 build: ## bin/provost
-	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/provost ./cmd/provost
+	$(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X provost.dev/provost/internal/cli.release=$(VERSION)' -o bin/provost ./cmd/provost
 
 .PHONY: tools
 tools: ## install what tests and demo need: distribution packages, cosign, crane

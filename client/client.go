@@ -41,8 +41,8 @@ const DefaultTimeout = 30 * time.Second
 type Options struct {
 	// Token supplies the bearer token; nil sends none.
 	Token TokenSource
-	// Tenant is whose log and settings calls are about where the path names a
-	// tenant. What a caller may see is decided by its token alone.
+	// Tenant is whose people are administered; empty is the caller's own. Only a
+	// platform administrator's token is good for another's.
 	Tenant string
 	// HTTP carries the requests; nil is a client with connection timeouts.
 	// Redirects are never followed: a token is for one server.

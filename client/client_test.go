@@ -434,7 +434,7 @@ func TestLogsAskForWhatIsWanted(t *testing.T) {
 		query = r.URL.RawQuery
 		io.WriteString(w, "hello\n")
 	}, Options{})
-	for want, o := range map[string]LogOptions{"": {Tail: -1}, "tail=0": {}, "follow=true&tail=5": {Follow: true, Tail: 5}} {
+	for want, o := range map[string]LogOptions{"": {}, "follow=true&tail=5": {Follow: true, Tail: 5}} {
 		r, err := c.Workloads.Logs(t.Context(), "w", o)
 		if err != nil {
 			t.Fatal(err)

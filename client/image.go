@@ -14,12 +14,16 @@ type Image struct {
 	Object
 	Repository string    `json:"repository"`
 	Digest     string    `json:"digest"` // "sha256:<hex>"
+	MediaType  string    `json:"media_type"`
 	Tags       []string  `json:"tags"`
 	Size       int64     `json:"size"` // bytes
 	PushedAt   time.Time `json:"pushed_at"`
-	Signed     bool      `json:"signed"`
-	SBOM       bool      `json:"sbom"`
-	Provenance bool      `json:"provenance"`
+	PushedBy   string    `json:"pushed_by"`
+	// Verdicts on what the image should carry: verified, unsigned (SBOMs only),
+	// invalid or missing.
+	Signature  string `json:"signature"`
+	Provenance string `json:"provenance"`
+	SBOM       string `json:"sbom"`
 	// Report is the verification report; lists leave it out.
 	Report json.RawMessage `json:"report"`
 }

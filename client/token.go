@@ -48,6 +48,25 @@ func (s Tokens) Create(ctx context.Context, req TokenRequest) (t Token, err erro
 	return t, err
 }
 
+// Whoami is who a token's bearer is to the server, now.
+type Whoami struct {
+	Object
+	Principal   string    `json:"principal"` // name@tenant
+	Name        string    `json:"name"`
+	Tenant      string    `json:"tenant"`
+	Kind        string    `json:"kind"` // human, service or delegate
+	Roles       []string  `json:"roles"`
+	Permissions []string  `json:"permissions"`
+	Groups      []string  `json:"groups"`
+	ExpiresAt   time.Time `json:"expires_at,omitzero"` // of the token; zero is never
+}
+
+// Whoami asks who the client's token belongs to.
+func (s Tokens) Whoami(ctx context.Context) (w Whoami, err error) {
+	_, err = s.c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "whoami"}, out: &w})
+	return w, err
+}
+
 // ErrNoRevocation says that the server has no revocation endpoint.
 var ErrNoRevocation = errors.New("the server does not revoke tokens")
 

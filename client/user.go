@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -11,6 +12,7 @@ import (
 type User struct {
 	Object
 	Username    string    `json:"username"`
+	Tenant      string    `json:"tenant"`
 	Roles       []string  `json:"roles"`
 	Permissions []string  `json:"permissions"` // beside the roles'
 	Groups      []string  `json:"groups"`
@@ -37,42 +39,53 @@ type UserPatch struct {
 	Disabled    *bool     `json:"disabled,omitempty"`
 }
 
-// Users is /v1/users.
+// administered is the query of requests that administer people: the tenant
+// they are about, which platform administrators choose and others confirm.
+func (c *Client) administered() url.Values {
+	if c.tenant == "" {
+		return nil
+	}
+	return url.Values{"tenant": {c.tenant}}
+}
+
+// Users is /v1/users, in the tenant of Options.
 type Users struct{ c *Client }
 
 // Create makes an account.
 func (s Users) Create(ctx context.Context, spec UserSpec) (u User, r Receipt, err error) {
-	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "users"}, in: spec, out: &u})
+	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "users"}, query: s.c.administered(), in: spec, out: &u})
 	return u, r, err
 }
 
 // Get returns an account.
 func (s Users) Get(ctx context.Context, username string) (u User, err error) {
-	_, err = s.c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "users", username}, out: &u})
+	_, err = s.c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "users", username}, query: s.c.administered(), out: &u})
 	return u, err
 }
 
 // List walks the tenant's accounts.
 func (s Users) List(ctx context.Context) iter.Seq2[User, error] {
-	return list[User](ctx, s.c, nil, 0, "v1", "users")
+	return list[User](ctx, s.c, s.c.administered(), 0, "v1", "users")
 }
 
 // Update changes what p sets.
 func (s Users) Update(ctx context.Context, username string, p UserPatch) (u User, r Receipt, err error) {
-	r, err = s.c.do(ctx, call{method: http.MethodPatch, path: []string{"v1", "users", username}, in: p, out: &u})
+	r, err = s.c.do(ctx, call{method: http.MethodPatch, path: []string{"v1", "users", username}, query: s.c.administered(), in: p, out: &u})
 	return u, r, err
 }
 
 // Delete removes an account.
 func (s Users) Delete(ctx context.Context, username string) (Receipt, error) {
-	return s.c.do(ctx, call{method: http.MethodDelete, path: []string{"v1", "users", username}})
+	return s.c.do(ctx, call{method: http.MethodDelete, path: []string{"v1", "users", username}, query: s.c.administered()})
 }
 
 // Role is a named set of permissions.
 type Role struct {
 	Object
-	Name        string   `json:"name"`
-	Permissions []string `json:"permissions"`
+	Name        string    `json:"name"`
+	Permissions []string  `json:"permissions"`
+	BuiltIn     bool      `json:"built_in"`
+	CreatedAt   time.Time `json:"created_at"`
 }
 
 // RoleSpec is a role to create.
@@ -81,29 +94,18 @@ type RoleSpec struct {
 	Permissions []string `json:"permissions"`
 }
 
-// Roles is /v1/roles.
+// Roles is /v1/roles, in the tenant of Options.
 type Roles struct{ c *Client }
 
 // Create makes a role.
 func (s Roles) Create(ctx context.Context, spec RoleSpec) (role Role, r Receipt, err error) {
-	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "roles"}, in: spec, out: &role})
+	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "roles"}, query: s.c.administered(), in: spec, out: &role})
 	return role, r, err
-}
-
-// Get returns a role.
-func (s Roles) Get(ctx context.Context, name string) (role Role, err error) {
-	_, err = s.c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "roles", name}, out: &role})
-	return role, err
 }
 
 // List walks the tenant's roles.
 func (s Roles) List(ctx context.Context) iter.Seq2[Role, error] {
-	return list[Role](ctx, s.c, nil, 0, "v1", "roles")
-}
-
-// Delete removes a role.
-func (s Roles) Delete(ctx context.Context, name string) (Receipt, error) {
-	return s.c.do(ctx, call{method: http.MethodDelete, path: []string{"v1", "roles", name}})
+	return list[Role](ctx, s.c, s.c.administered(), 0, "v1", "roles")
 }
 
 // ServiceAccount is a program's account in a tenant.
@@ -124,27 +126,21 @@ type ServiceAccountSpec struct {
 	Permissions []string `json:"permissions,omitempty"`
 }
 
-// ServiceAccounts is /v1/service-accounts.
+// ServiceAccounts is /v1/service-accounts, in the tenant of Options.
 type ServiceAccounts struct{ c *Client }
 
 // Create makes a service account; the answer holds its secret.
 func (s ServiceAccounts) Create(ctx context.Context, spec ServiceAccountSpec) (a ServiceAccount, r Receipt, err error) {
-	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "service-accounts"}, in: spec, out: &a})
+	r, err = s.c.do(ctx, call{method: http.MethodPost, path: []string{"v1", "service-accounts"}, query: s.c.administered(), in: spec, out: &a})
 	return a, r, err
-}
-
-// Get returns a service account.
-func (s ServiceAccounts) Get(ctx context.Context, clientID string) (a ServiceAccount, err error) {
-	_, err = s.c.do(ctx, call{method: http.MethodGet, path: []string{"v1", "service-accounts", clientID}, out: &a})
-	return a, err
 }
 
 // List walks the tenant's service accounts.
 func (s ServiceAccounts) List(ctx context.Context) iter.Seq2[ServiceAccount, error] {
-	return list[ServiceAccount](ctx, s.c, nil, 0, "v1", "service-accounts")
+	return list[ServiceAccount](ctx, s.c, s.c.administered(), 0, "v1", "service-accounts")
 }
 
 // Delete removes a service account.
 func (s ServiceAccounts) Delete(ctx context.Context, clientID string) (Receipt, error) {
-	return s.c.do(ctx, call{method: http.MethodDelete, path: []string{"v1", "service-accounts", clientID}})
+	return s.c.do(ctx, call{method: http.MethodDelete, path: []string{"v1", "service-accounts", clientID}, query: s.c.administered()})
 }

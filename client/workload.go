@@ -106,7 +106,7 @@ func poll[T any](ctx context.Context, c *Client, get func(context.Context) (v T,
 // LogOptions choose which part of a workload's output to read.
 type LogOptions struct {
 	Follow bool // go on until the workload ends
-	Tail   int  // only the last lines; negative is all
+	Tail   int  // only the last lines; 0 is all
 }
 
 // Logs streams a workload's output as text. The caller closes it.
@@ -115,7 +115,7 @@ func (s Workloads) Logs(ctx context.Context, id string, o LogOptions) (io.ReadCl
 	if o.Follow {
 		query.Set("follow", "true")
 	}
-	if o.Tail >= 0 {
+	if o.Tail > 0 {
 		query.Set("tail", strconv.Itoa(o.Tail))
 	}
 	resp, err := s.c.open(ctx, call{method: http.MethodGet, path: []string{"v1", "workloads", id, "logs"}, query: query, accept: "text/plain"})

@@ -2,36 +2,26 @@ package app
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"provost.dev/provost/internal/edge/apidoc"
-	"provost.dev/provost/internal/kernel/identity/idp"
 	"provost.dev/provost/internal/kernel/policy"
-	"provost.dev/provost/internal/plane/audit"
-	"provost.dev/provost/internal/plane/image"
-	"provost.dev/provost/internal/plane/tenant"
-	"provost.dev/provost/internal/plane/workload"
 )
 
-var update = flag.Bool("update", false, "write api/openapi.yaml and api/asyncapi.yaml")
-
-// TestPublished holds api/ against the routes. After a deliberate change,
+// TestPublished holds api/ against the routes: what clients were promised does
+// not change unseen. After a deliberate change,
 //
 //	go test ./internal/app -run TestPublished -update
 //
-// writes it anew, and the difference shows in review what clients will notice.
+// writes it anew, and its difference shows in review what clients will notice.
 func TestPublished(t *testing.T) {
-	schema, err := policy.NewSchema(idp.Declaration, tenant.Declaration, audit.Declaration, image.Declaration, workload.Declaration)
+	schema, err := policy.NewSchema(Declarations()...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := slices.Concat((&idp.Provider{}).Routes(), (&tenant.Service{}).Routes(), (&audit.Service{}).Routes(),
-		(&image.Service{}).Routes(), (&workload.Service{}).Routes())
-	docs, err := apidoc.New(routes, apidoc.Info{Schema: schema})
+	docs, err := apidoc.New((&App{}).Routes(), apidoc.Info{Schema: schema})
 	if err != nil {
 		t.Fatal(err)
 	}

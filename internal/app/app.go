@@ -233,7 +233,10 @@ func (a *App) begin(ctx context.Context) error {
 	a.queue.Start()
 	a.onClose(func(ctx context.Context) error { a.queue.Stop(ctx); return nil })
 	close(a.opened)
-	go a.maintain()
+	tidy, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); a.maintain(tidy) }()
+	a.onClose(func(context.Context) error { stop(); <-done; return nil })
 	return nil
 }
 

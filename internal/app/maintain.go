@@ -16,24 +16,24 @@ const (
 	tidyEvery  = 15 * time.Minute
 )
 
-// maintain tidies up until the app closes: abandoned uploads, content nobody
+// maintain tidies up until ctx ends: abandoned uploads, content nobody
 // refers to, unpacked images nobody runs, workloads that drifted from what is
 // stored. None of it is anyone's state; what cannot be done now is done next time.
-func (a *App) maintain() {
+func (a *App) maintain(ctx context.Context) {
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-a.gone:
+		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), tidyEvery)
+		round, cancel := context.WithTimeout(ctx, tidyEvery)
 		for _, job := range []struct {
 			what string
 			do   func(context.Context) error
 		}{{"abandoned uploads", a.sweepUploads}, {"unreferenced blobs", a.collectBlobs}, {"unpacked images", a.collectImages}, {"workloads", a.workloads.Reconcile}} {
-			if err := job.do(ctx); err != nil {
+			if err := job.do(round); err != nil && ctx.Err() == nil {
 				a.logger.WarnContext(ctx, "tidy up", "what", job.what, "err", err)
 			}
 		}

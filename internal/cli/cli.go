@@ -137,20 +137,20 @@ func (p *program) rootCommand() *cobra.Command {
 	f.StringVar(&p.tenant, "tenant", "", "act in this `tenant`; it needs a saved sign-in there")
 	f.StringVar(&p.contextName, "context", "", "act in this saved context (see provost context list)")
 	f.StringVar(&p.correlation, "correlation-id", "", "record what is done under this correlation `id`")
-	root.AddGroup(&cobra.Group{ID: groupResources, Title: "Tenants and what is in them:"},
-		&cobra.Group{ID: groupEvidence, Title: "Evidence:"}, &cobra.Group{ID: groupSession, Title: "Signing in:"},
-		&cobra.Group{ID: groupServer, Title: "Running a server:"})
-	add := func(group string, cmds ...*cobra.Command) {
+	add := func(title string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
-			c.GroupID = group
+			c.GroupID = title
 		}
 		root.AddCommand(cmds...)
+		if len(cmds) > 0 {
+			root.AddGroup(&cobra.Group{ID: title, Title: title})
+		}
 	}
-	add(groupResources, p.tenantCommand(), p.authorityCommand(), p.policyCommand(), p.decisionCommand(), p.trustCommand(),
+	add("Tenants and what is in them:", p.tenantCommand(), p.authorityCommand(), p.policyCommand(), p.decisionCommand(), p.trustCommand(),
 		p.imageCommand(), p.workloadCommand(), p.userCommand(), p.roleCommand(), p.serviceAccountCommand())
-	add(groupEvidence, p.eventsCommand(), p.exportCommand(), p.verifyCommand(), p.whyCommand())
-	add(groupSession, p.loginCommand(), p.logoutCommand(), p.whoamiCommand(), p.contextCommand())
-	add(groupServer, p.serverCommands()...)
+	add("Evidence:", p.eventsCommand(), p.exportCommand(), p.verifyCommand(), p.whyCommand())
+	add("Signing in:", p.loginCommand(), p.logoutCommand(), p.whoamiCommand(), p.contextCommand())
+	add("Running a server:", p.serverCommands()...)
 	root.AddCommand(p.completionCommand(root), p.versionCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(p.helpCommand(root))
@@ -158,14 +158,6 @@ func (p *program) rootCommand() *cobra.Command {
 	p.finish(root)
 	return root
 }
-
-// The groups of the root command's help.
-const (
-	groupResources = "resources"
-	groupEvidence  = "evidence"
-	groupSession   = "session"
-	groupServer    = "server"
-)
 
 // finish gives every command what they have in common: groups that answer an
 // unknown verb with a usage error, and the note that a command began.

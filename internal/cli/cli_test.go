@@ -189,6 +189,12 @@ func TestServerErrorsBecomeExitCodes(t *testing.T) {
 			t.Errorf("status %d: exit %d, want %d: %s", status, r.code, code, r.err)
 		}
 	}
+	f.on("GET /v1/roles", 403, `{"code":"ECS_X","message":"told so"}`)
+	for _, format := range []string{"table", "json"} {
+		if r := run(t, "role", "list", "-o", format); r.code != exitDenied || r.out != "" {
+			t.Errorf("a list that failed: %+v", r)
+		}
+	}
 	f.Close()
 	if r := run(t, "role", "create", "r"); r.code != exitTryAgain || !strings.Contains(r.err, "no answer from") {
 		t.Errorf("no server: exit %d: %s", r.code, r.err)

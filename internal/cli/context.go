@@ -51,6 +51,9 @@ func (p *program) saved() (*contexts, error) {
 }
 
 func noContext(name string) error {
+	if name == "" {
+		return &kernel.Error{Kind: kernel.NotFound, Msg: "no context is current", Fix: "provost context use NAME, or provost login"}
+	}
 	return &kernel.Error{Kind: kernel.NotFound, Msg: fmt.Sprintf("there is no context %q", name), Fix: "provost context list shows them, provost login makes one"}
 }
 

@@ -81,7 +81,7 @@ func eventFields(e client.Event) []field {
 		{"outcome", e.Outcome}, {"actor", e.Actor}, {"action", e.Action}, {"resource", e.ResourceID}, {"correlation", e.CorrelationID},
 		{"refusal class", e.RefusalClass}, {"refusal code", e.RefusalCode}, {"refusal reason", e.RefusalReason},
 		{"policy snapshot", e.PolicySnapshotID}, {"authority snapshot", e.AuthoritySnapshotID}, {"evidence", e.EvidencePointer},
-		{"hash", e.EventHash}, {"previous", e.PrevHash}, {"payload", compact(e.Payload)}}
+		{"hash", e.EventHash}, {"previous", e.PrevHash}, {"payload", oneLine(e.Payload)}}
 }
 
 func (p *program) eventsList() *cobra.Command {
@@ -229,16 +229,15 @@ func (p *program) prove(ctx context.Context, id, given string) error {
 	if err != nil {
 		return err
 	}
-	key, from, err := s.key(ctx, given)
+	v, err := s.prover(given)
 	if err != nil {
 		return err
 	}
-	v := &prover{s: s, key: key}
 	got, err := v.event(ctx, id)
 	if err != nil && !errors.Is(err, client.ErrUnverified) {
 		return err
 	}
-	out := proved{EventID: id, Sequence: got.event.Sequence, Type: got.event.Type, Verified: err == nil, Key: key, KeyFrom: from, Checkpoint: got.proof.Checkpoint}
+	out := proved{EventID: id, Sequence: got.event.Sequence, Type: got.event.Type, Verified: err == nil, Key: v.key, KeyFrom: v.from, Checkpoint: got.proof.Checkpoint}
 	if err != nil {
 		out.Fault = err.Error()
 	} else {

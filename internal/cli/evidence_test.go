@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"provost.dev/provost/client"
 )
 
 // aStory fills the log with an admission, a refusal and the start of a workload.
@@ -44,14 +46,6 @@ func TestEventsProofIsCheckedHere(t *testing.T) {
 	if r := run(t, "events", "proof", ids[1]); r.code != exitUnverified || !strings.Contains(r.err, "asked for event") {
 		t.Errorf("another event: %+v", r)
 	}
-	f.log.tamper = func(_ string, e []byte) []byte { // the same values, formatted otherwise
-		var b bytes.Buffer
-		if err := json.Indent(&b, e, "", " "); err != nil {
-			t.Error(err)
-		}
-		return b.Bytes()
-	}
-	must(t, "events", "proof", ids[1])
 	f.log.tamper = nil
 
 	other := newFakeLog(t).key
@@ -70,6 +64,24 @@ func TestEventsProofIsCheckedHere(t *testing.T) {
 	}
 	if r := run(t, "events", "proof", "nobody"); r.code != exitNotFound {
 		t.Errorf("no such event: %+v", r)
+	}
+}
+
+func TestKeyOfFirstUse(t *testing.T) {
+	path := isolate(t)
+	f, ids := aStory(t)
+	if err := changeContexts(path, func(c *contexts) error { c.Contexts["auditor@demo"].LogKey = ""; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if r := must(t, "events", "proof", ids[1]); !strings.Contains(r.out, "key from   from the server, not pinned") || !strings.Contains(r.out, f.log.key) {
+		t.Errorf("%s", r.out)
+	}
+	f.on("GET /v1/why", 200, whyTree(ids))
+	must(t, "why", "workload/w1")
+	v := &prover{}
+	first, second := v.trusted(client.Proof{LogKey: "a"}), v.trusted(client.Proof{LogKey: "b"})
+	if first != "a" || second != "a" {
+		t.Errorf("the server's keys %s and %s were both taken", first, second)
 	}
 }
 
@@ -136,6 +148,22 @@ func TestWhyProvesEachLine(t *testing.T) {
 	}
 	if c := tree.Children; len(c) != 3 || !*c[0].Verified || *c[2].Verified || c[2].Fault == "" {
 		t.Errorf("json: %s", r.out)
+	}
+}
+
+func TestWhyOfARefusalOneMayNotExplain(t *testing.T) {
+	isolate(t)
+	f, ids := aStory(t)
+	f.on("GET /v1/why", 403, `{"code":"ECS_REFUSED","message":"it needs permission events.read","rule_id":"default.deny"}`)
+	r := must(t, "why", "event/"+ids[1])
+	want := "✓ execution.refuse refused: workload.create by developer@demo at 2026-01-02T03:04:02Z: no trusted key has signed it  rule image.signature_missing  #2 event/" + ids[1] + "\n"
+	if r.out != want || !strings.Contains(r.err, "you may read this event") {
+		t.Errorf("printed %q, said %q", r.out, r.err)
+	}
+	for _, subject := range []string{"event/nobody", "workload/w1"} {
+		if r := run(t, "why", subject); r.code != exitDenied || !strings.Contains(r.err, "events.read") {
+			t.Errorf("%s: %+v", subject, r)
+		}
 	}
 }
 
@@ -290,7 +318,7 @@ func TestVerifyOfWhatIsNoBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, code := range map[string]int{"missing.tar.gz": exitNotFound, text: exitUnverified, filepath.Join(dir, "empty"): exitUnverified,
-		text + " --key a+b+c": exitUsage} {
+		filepath.Join(dir, "empty") + " --key a+b+c": exitUsage} {
 		if r := run(t, append([]string{"verify"}, strings.Fields(args)...)...); r.code != code {
 			t.Errorf("verify %s: exit %d, want %d: %s", args, r.code, code, r.err)
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"provost.dev/provost/client"
 )
 
 // fakeServer answers as a server would, as far as commands can tell. Its
@@ -98,6 +100,15 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		io.WriteString(w, `{"code":"ECS_UNAUTHENTICATED","message":"the token is not good"}`)
 		return
+	case r.URL.Path == "/v1/whoami":
+		claims, err := client.ParseClaims(token)
+		if err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		json.NewEncoder(w).Encode(map[string]any{"principal": claims.Username + "@" + claims.Tenant, "name": claims.Username, "tenant": claims.Tenant, "kind": "human",
+			"roles": claims.Roles, "permissions": claims.Permissions, "groups": []string{}, "expires_at": "2100-01-01T00:00:00Z"})
+		return
 	case known:
 		for k, v := range answer.header {
 			w.Header().Set(k, v)
@@ -147,7 +158,11 @@ func (f *fakeServer) token(w http.ResponseWriter, body []byte) {
 	}
 	f.sessions++
 	name, tenant, _ := strings.Cut(who, "@")
-	claims, _ := json.Marshal(map[string]any{"sub": name, "username": name, "tenant": tenant, "roles": []string{role}, "permissions": []string{"event.list"},
+	permissions := []string{"events.read"}
+	if name == "developer" {
+		permissions = []string{"workloads.write"}
+	}
+	claims, _ := json.Marshal(map[string]any{"sub": name, "username": name, "tenant": tenant, "roles": []string{role}, "permissions": permissions,
 		"exp": 4102444800, "jti": f.sessions})
 	access := "e30." + base64.RawURLEncoding.EncodeToString(claims) + ".c2ln"
 	refresh := fmt.Sprintf("refresh-%d", f.sessions)

@@ -116,9 +116,9 @@ var images = resource[client.Image]{
 	get:    func(ctx context.Context, s *session, id string) (client.Image, error) { return s.Images.Get(ctx, id) },
 	fields: imageFields,
 	columns: columns[client.Image]{
-		heads: []string{"REPOSITORY", "TAGS", "DIGEST", "SIZE", "SIGNED", "SBOM", "PROVENANCE", "PUSHED"},
+		heads: []string{"REPOSITORY", "TAGS", "DIGEST", "SIZE", "SIGNATURE", "PROVENANCE", "SBOM", "PUSHED"},
 		row: func(i client.Image) []string {
-			return []string{i.Repository, joined(i.Tags), i.Digest, formatBytes(i.Size), yesNo(i.Signed), yesNo(i.SBOM), yesNo(i.Provenance), formatTime(i.PushedAt)}
+			return []string{i.Repository, joined(i.Tags), i.Digest, formatBytes(i.Size), i.Signature, i.Provenance, i.SBOM, formatTime(i.PushedAt)}
 		},
 		none: "no images",
 	},
@@ -126,13 +126,13 @@ var images = resource[client.Image]{
 }
 
 func imageFields(i client.Image) []field {
-	fs := []field{{"digest", i.Digest}, {"repository", i.Repository}, {"tags", joined(i.Tags)}, {"size", formatBytes(i.Size)},
-		{"signed", yesNo(i.Signed)}, {"sbom", yesNo(i.SBOM)}, {"provenance", yesNo(i.Provenance)}, {"pushed", formatTime(i.PushedAt)}}
+	fs := []field{{"digest", i.Digest}, {"repository", i.Repository}, {"tags", joined(i.Tags)}, {"media type", i.MediaType}, {"size", formatBytes(i.Size)},
+		{"pushed", strings.TrimSpace(formatTime(i.PushedAt) + " " + i.PushedBy)}}
 	var r imageReport
-	if len(i.Report) == 0 || json.Unmarshal(i.Report, &r) != nil {
-		return fs // a report of another form: the json output has it
+	if len(i.Report) == 0 || json.Unmarshal(i.Report, &r) != nil { // without a report, or one of a form unknown here
+		return append(fs, field{"signature", i.Signature}, field{"provenance", i.Provenance}, field{"sbom", i.SBOM})
 	}
-	fs = append(fs, field{"signature found", r.Signature.words()}, field{"provenance found", r.Provenance.words()}, field{"sbom found", r.SBOM.words()})
+	fs = append(fs, field{"signature", r.Signature.words()}, field{"provenance", r.Provenance.words()}, field{"sbom", r.SBOM.words()})
 	for _, f := range r.Findings {
 		fs = append(fs, field{"finding", strings.TrimSpace(f.Kind + " " + f.Reason + ": " + f.Detail)})
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,18 +101,26 @@ func (p *program) login(ctx context.Context, o loginOptions) error {
 		return err
 	}
 	f := profile{URL: c.URL(), Tenant: cmp.Or(tenant, systemTenant), Username: o.username}
+	f.set(tok, p.now())
+	readsLog := true
 	if claims, err := client.ParseClaims(tok.AccessToken); err == nil {
 		f.Tenant, f.Username = cmp.Or(claims.Tenant, f.Tenant), cmp.Or(claims.Username, f.Username)
+		readsLog = claims.Permissions == nil || slices.Contains(claims.Permissions, logPermission)
 	}
-	f.set(tok, p.now())
-	if f.LogKey, err = p.fetchLogKey(ctx, f); err != nil {
-		return err
+	if readsLog {
+		if f.LogKey, err = p.fetchLogKey(ctx, f); err != nil {
+			return err
+		}
 	}
 	return p.saveLogin(path, f)
 }
 
-// fetchLogKey asks for the key to pin. Somebody who may not read the log has
-// nothing to prove, so a refusal is no failure.
+// logPermission lets its bearers read the log. Others are not asked for: the
+// refusal of a question that nobody put would stand in the log for ever.
+const logPermission = "events.read"
+
+// fetchLogKey asks for the key to pin. Policy may refuse it all the same; who
+// may not read the log has nothing to prove.
 func (p *program) fetchLogKey(ctx context.Context, f profile) (string, error) {
 	c, err := p.dial(f.URL, f.Tenant, client.StaticToken(f.AccessToken))
 	if err != nil {
@@ -176,8 +185,8 @@ func (p *program) logoutCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logout",
 		Short: "End the session of a context",
-		Long: `Ends the session at the server and forgets its tokens. The context itself,
-with its pinned log key, is removed.`,
+		Long: `Forgets the tokens of a context and, where the server offers it, ends the session
+there. The context itself, with its pinned log key, is removed.`,
 		Example: `  provost logout
   provost logout --context audit
   provost logout --all`,
@@ -236,32 +245,31 @@ func (p *program) revoke(ctx context.Context, f *profile) {
 	if err == nil {
 		err = c.Tokens.Revoke(ctx, f.RefreshToken, clientID)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, client.ErrNoRevocation):
+		fmt.Fprintf(p.Err, "signed out %s here; the server knows no way to end a session before its time\n", who)
+		return
+	case err != nil:
 		fmt.Fprintf(p.Err, "signed out %s here; the server was not told: %s\n", who, plain(err.Error()))
 		return
 	}
 	fmt.Fprintf(p.Err, "signed out %s\n", who)
 }
 
-// identity is what whoami shows.
+// identity is what whoami shows: the server's word, and where it was asked.
 type identity struct {
-	Username    string    `json:"username"`
-	Tenant      string    `json:"tenant"`
-	Roles       []string  `json:"roles"`
-	Permissions []string  `json:"permissions"`
-	Server      string    `json:"server"`
-	Context     string    `json:"context,omitempty"`
-	Expires     time.Time `json:"access_expires,omitzero"`
-	LogKey      string    `json:"log_key,omitempty"`
+	client.Whoami
+	Server  string `json:"server"`
+	Context string `json:"context,omitempty"`
+	LogKey  string `json:"log_key,omitempty"`
 }
 
 func (p *program) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "whoami",
 		Short: "Show who is signed in, where, and with which roles",
-		Long: `Shows what the access token says about its bearer, renewing it if need be. Roles
-and permissions are as of when it was issued: the server reads them anew for
-every request.`,
+		Long: `Asks the server who you are to it: name, tenant, roles, and the permissions they
+and your token leave you. The log key is the one that proofs are held against.`,
 		Example:           "  provost whoami\n  provost whoami -o json",
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: completeNothing,
@@ -274,20 +282,15 @@ func (p *program) whoami(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	token, err := s.tokens.Token(ctx)
+	w, err := s.Tokens.Whoami(ctx)
 	if err != nil {
 		return err
 	}
-	claims, err := client.ParseClaims(token)
-	if err != nil {
-		return fmt.Errorf("the token does not say whose it is: %w", err)
-	}
-	who := identity{Username: claims.Username, Tenant: cmp.Or(claims.Tenant, s.tenant), Roles: claims.Roles, Permissions: claims.Permissions,
-		Server: s.URL(), Context: s.name, Expires: claims.Expires, LogKey: s.logKey}
+	who := identity{Whoami: w, Server: s.URL(), Context: s.name, LogKey: s.logKey}
 	if p.output != "table" {
 		return p.value(who)
 	}
-	return p.fields([]field{{"user", who.Username}, {"tenant", who.Tenant}, {"roles", strings.Join(who.Roles, ", ")},
-		{"permissions", strings.Join(who.Permissions, ", ")}, {"server", who.Server}, {"context", who.Context},
-		{"token until", formatTime(who.Expires)}, {"log key", who.LogKey}})
+	return p.fields([]field{{"user", w.Name}, {"tenant", w.Tenant}, {"kind", w.Kind}, {"roles", strings.Join(w.Roles, ", ")}, {"groups", strings.Join(w.Groups, ", ")},
+		{"permissions", strings.Join(w.Permissions, ", ")}, {"server", who.Server}, {"context", who.Context},
+		{"token until", formatTime(w.ExpiresAt)}, {"log key", who.LogKey}})
 }

@@ -81,6 +81,9 @@ func printList[T document](p *program, seq iter.Seq2[T, error], limit int, c col
 	t := p.table(c.heads)
 	n := 0
 	for item, err := range seq {
+		if err != nil && n == 0 {
+			return err
+		}
 		if err != nil {
 			return firstError(t.flush(), err)
 		}
@@ -132,6 +135,9 @@ func (p *program) documents(seq iter.Seq2[json.RawMessage, error], limit int) er
 		if n++; n == limit {
 			break
 		}
+	}
+	if n == 0 && failed != nil {
+		return failed // what is buffered is an empty list, which would be a lie
 	}
 	if n == 0 {
 		end = "]\n}\n"
@@ -269,7 +275,7 @@ const (
 
 var wordColors = map[string]string{
 	"accepted": green, "active": green, "running": green, "ready": green, "verified": green, "allow": green, "ok": green,
-	"refused": red, "failed": red, "deleted": red, "deny": red, "no": red,
+	"refused": red, "failed": red, "invalid": red, "missing": red, "deleted": red, "deny": red, "no": red,
 	"pending": yellow, "suspended": yellow, "stopped": yellow, "deprecated": yellow, "skipped": yellow,
 }
 

@@ -1,21 +1,36 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
 	"provost.dev/provost/client"
-	"provost.dev/provost/internal/kernel/evidence/canon"
 )
 
 // prover checks events against one log's key.
 type prover struct {
-	s   *session
-	key string
+	s    *session
+	from string // where the key is from, for people
+
+	mu  sync.Mutex
+	key string // empty until the server names one
+}
+
+// trusted is the key to check a proof with. The first that the server names
+// stands for all: a server with two keys for a log shows two logs.
+func (v *prover) trusted(p client.Proof) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.key == "" {
+		v.key = p.LogKey
+	}
+	return v.key
 }
 
 // provenEvent is an event, its proof and the checkpoint that holds it.
@@ -34,19 +49,14 @@ func (v *prover) event(ctx context.Context, id string) (got provenEvent, err err
 	if got.proof, err = v.s.Events.Proof(ctx, id); err != nil {
 		return got, err
 	}
-	// The log's entry is the event's canonical bytes: however the answer was
-	// formatted on its way, this is what was hashed, or it does not verify.
-	entry, err := canon.Transform(nil, got.event.JSON())
-	if err != nil {
-		return got, unverified("event %s has no canonical form: %v", id, err)
-	}
 	if got.event.ID != id {
 		return got, unverified("asked for event %s, got %s", id, got.event.ID)
 	}
 	if got.event.Sequence != got.proof.LeafIndex+1 {
 		return got, unverified("event %s says it is number %d, its proof is for number %d", id, got.event.Sequence, got.proof.LeafIndex+1)
 	}
-	got.checkpoint, err = got.proof.Verify(entry, v.key)
+	// The log's entry is the event as it is served, byte for byte.
+	got.checkpoint, err = got.proof.Verify(bytes.TrimSpace(got.event.JSON()), v.trusted(got.proof))
 	return got, err
 }
 

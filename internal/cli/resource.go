@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strings"
 	"time"
@@ -9,15 +10,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"provost.dev/provost/client"
+	"provost.dev/provost/internal/kernel"
 )
 
 // resource says how one kind of thing is had and shown. From it come the
 // commands that are the same for all kinds: get, list, delete, and the
 // completion of ids.
 type resource[T document] struct {
-	list   func(context.Context, *session) iter.Seq2[T, error]
+	list func(context.Context, *session) iter.Seq2[T, error]
+	// get is nil where the server only lists: the one is then looked for there.
 	get    func(context.Context, *session, string) (T, error)
 	remove func(context.Context, *session, string) (client.Receipt, error)
+	// administered says that platform administrators manage these in any tenant.
+	administered bool
 
 	fields  func(T) []field
 	columns columns[T]
@@ -35,11 +40,11 @@ func (w words) command(args cobra.PositionalArgs, complete cobra.CompletionFunc,
 // getCommand shows the one that its argument names.
 func (r resource[T]) getCommand(p *program, w words) *cobra.Command {
 	return w.command(cobra.ExactArgs(1), r.complete(p), func(c *cobra.Command, args []string) error {
-		s, err := p.open()
+		s, err := r.open(p)
 		if err != nil {
 			return err
 		}
-		item, err := r.get(c.Context(), s, args[0])
+		item, err := r.find(c.Context(), s, args[0])
 		if err != nil {
 			return err
 		}
@@ -47,10 +52,33 @@ func (r resource[T]) getCommand(p *program, w words) *cobra.Command {
 	})
 }
 
+func (r resource[T]) find(ctx context.Context, s *session, id string) (T, error) {
+	if r.get != nil {
+		return r.get(ctx, s, id)
+	}
+	for item, err := range r.list(ctx, s) {
+		if err != nil {
+			return item, err
+		}
+		if name, _ := r.name(item); name == id {
+			return item, nil
+		}
+	}
+	var none T
+	return none, &kernel.Error{Kind: kernel.NotFound, Msg: fmt.Sprintf("%s called %q", r.columns.none, id)}
+}
+
+func (r resource[T]) open(p *program) (*session, error) {
+	if r.administered {
+		return p.administer()
+	}
+	return p.open()
+}
+
 // listCommand shows all that the caller may see.
 func (r resource[T]) listCommand(p *program, w words) *cobra.Command {
 	return w.command(cobra.NoArgs, completeNothing, func(c *cobra.Command, _ []string) error {
-		s, err := p.open()
+		s, err := r.open(p)
 		if err != nil {
 			return err
 		}
@@ -62,7 +90,7 @@ func (r resource[T]) listCommand(p *program, w words) *cobra.Command {
 // of it, with %s for its id.
 func (r resource[T]) deleteCommand(p *program, w words, said string) *cobra.Command {
 	return w.command(cobra.ExactArgs(1), r.complete(p), func(c *cobra.Command, args []string) error {
-		s, err := p.open()
+		s, err := r.open(p)
 		if err != nil {
 			return err
 		}
@@ -90,7 +118,7 @@ func (r resource[T]) complete(p *program) cobra.CompletionFunc {
 		if len(args) > 0 {
 			return nil, noFiles
 		}
-		s, err := p.open()
+		s, err := r.open(p)
 		if err != nil {
 			return nil, noFiles
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/spf13/cobra"
@@ -13,29 +14,24 @@ func (p *program) roleCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "role",
 		Short:   "Manage roles: named sets of permissions",
-		Long:    "A role is a named set of permissions that users can have. Some are built in.",
+		Long:    "A role is a named set of permissions that users can have. Some are built in. The\nplatform's administrators manage those of any tenant, named with --tenant.",
 		Example: "  provost role list\n  provost role create release --permission workload.create,workload.delete",
 	}
 	c.AddCommand(p.roleCreate(),
 		roles.getCommand(p, words{"get NAME", "Show a role", "Shows a role and its permissions.", "  provost role get developer"}),
-		roles.listCommand(p, words{"list", "List roles", "Lists the roles of your tenant.", "  provost role list"}),
-		roles.deleteCommand(p, words{"delete NAME", "Delete a role", "Deletes a role. Who had it loses what it gave with their next request.",
-			"  provost role delete release"}, "role %s is deleted"))
+		roles.listCommand(p, words{"list", "List roles", "Lists the roles of the tenant.", "  provost role list"}))
 	return c
 }
 
 // roles is how roles are had and shown.
 var roles = resource[client.Role]{
-	list: func(ctx context.Context, s *session) iter.Seq2[client.Role, error] { return s.Roles.List(ctx) },
-	get:  func(ctx context.Context, s *session, id string) (client.Role, error) { return s.Roles.Get(ctx, id) },
-	remove: func(ctx context.Context, s *session, id string) (client.Receipt, error) {
-		return s.Roles.Delete(ctx, id)
-	},
-	fields: roleFields,
+	list:         func(ctx context.Context, s *session) iter.Seq2[client.Role, error] { return s.Roles.List(ctx) },
+	fields:       roleFields,
+	administered: true,
 	columns: columns[client.Role]{
-		heads: []string{"NAME", "PERMISSIONS"},
+		heads: []string{"NAME", "BUILT IN", "PERMISSIONS"},
 		row: func(r client.Role) []string {
-			return []string{r.Name, joined(r.Permissions)}
+			return []string{r.Name, yesNo(r.BuiltIn), fmt.Sprint(len(r.Permissions))}
 		},
 		none: "no roles",
 	},
@@ -43,7 +39,7 @@ var roles = resource[client.Role]{
 }
 
 func roleFields(r client.Role) []field {
-	return []field{{"name", r.Name}, {"permissions", joined(r.Permissions)}}
+	return []field{{"name", r.Name}, {"built in", yesNo(r.BuiltIn)}, {"permissions", joined(r.Permissions)}, {"created", formatTime(r.CreatedAt)}}
 }
 
 func (p *program) roleCreate() *cobra.Command {
@@ -51,13 +47,13 @@ func (p *program) roleCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use:               "create NAME",
 		Short:             "Create a role",
-		Long:              "Creates a role in your tenant.",
+		Long:              "Creates a role in the tenant.",
 		Example:           "  provost role create release --permission workload.create,workload.delete",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeNothing,
 		RunE: func(c *cobra.Command, args []string) error {
 			spec.Name = args[0]
-			s, err := p.open()
+			s, err := p.administer()
 			if err != nil {
 				return err
 			}

@@ -20,7 +20,6 @@ type session struct {
 	*client.Client
 	p      *program
 	name   string // of the saved context; empty with a token from the environment
-	tokens client.TokenSource
 	tenant string
 	// logKey was pinned at sign-in; empty when nothing was.
 	logKey string
@@ -29,9 +28,15 @@ type session struct {
 // open finds out which server, tenant and token the command means. A flag wins
 // over the environment, the environment over the saved context. A saved token
 // is only ever sent to the server that issued it.
-func (p *program) open() (*session, error) {
+func (p *program) open() (*session, error) { return p.openIn(false) }
+
+// administer is open for what platform administrators do inside of tenants:
+// their own sign-in will do where there is none in the tenant wanted.
+func (p *program) administer() (*session, error) { return p.openIn(true) }
+
+func (p *program) openIn(administer bool) (*session, error) {
 	if p.contextName == "" && os.Getenv("PROVOST_TOKEN") != "" {
-		return p.openWithToken(os.Getenv("PROVOST_TOKEN"))
+		return p.openWithToken(os.Getenv("PROVOST_TOKEN"), administer)
 	}
 	path, err := contextsPath()
 	if err != nil {
@@ -44,7 +49,7 @@ func (p *program) open() (*session, error) {
 	if exposed(path) {
 		fmt.Fprintf(p.Err, "warning: others can read the tokens in %s; run: chmod 600 %[1]s\n", path)
 	}
-	name, err := p.choose(saved)
+	name, err := p.choose(saved, administer)
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +61,15 @@ func (p *program) open() (*session, error) {
 	tokens := &savedTokens{path: path, name: name, now: p.now, profile: *f, refresh: func(ctx context.Context, refresh string) (client.Token, error) {
 		return anonymous.Tokens.Create(ctx, client.TokenRequest{GrantType: "refresh_token", RefreshToken: refresh})
 	}}
-	c, err := p.dial(f.URL, f.Tenant, tokens)
+	tenant := f.Tenant
+	if administer && tenant == systemTenant {
+		tenant = cmp.Or(p.wantedTenant(), tenant)
+	}
+	c, err := p.dial(f.URL, tenant, tokens)
 	if err != nil {
 		return nil, err
 	}
-	return &session{Client: c, p: p, name: name, tokens: tokens, tenant: f.Tenant, logKey: f.LogKey}, nil
+	return &session{Client: c, p: p, name: name, tenant: tenant, logKey: f.LogKey}, nil
 }
 
 func (p *program) dial(url, tenant string, tokens client.TokenSource) (*client.Client, error) {
@@ -71,12 +80,13 @@ func (p *program) dial(url, tenant string, tokens client.TokenSource) (*client.C
 func (p *program) wantedTenant() string { return cmp.Or(p.tenant, os.Getenv("PROVOST_TENANT")) }
 
 // openWithToken uses the environment's token as it is.
-func (p *program) openWithToken(token string) (*session, error) {
+func (p *program) openWithToken(token string, administer bool) (*session, error) {
 	url, tenant := os.Getenv("PROVOST_URL"), p.wantedTenant()
 	if url == "" {
 		return nil, usagef("PROVOST_TOKEN is set and PROVOST_URL is not: say which server the token is for")
 	}
-	if claims, err := client.ParseClaims(token); err == nil && claims.Tenant != "" {
+	claims, err := client.ParseClaims(token)
+	if err == nil && claims.Tenant != "" && !(administer && claims.Tenant == systemTenant && tenant != "") {
 		if tenant != "" && tenant != claims.Tenant {
 			return nil, &client.Error{Status: http.StatusForbidden, Code: "OTHER_TENANT",
 				Message: fmt.Sprintf("the token in PROVOST_TOKEN is for tenant %s, not %s", claims.Tenant, tenant), Fix: "use a token of that tenant"}
@@ -87,29 +97,27 @@ func (p *program) openWithToken(token string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{Client: c, p: p, tokens: client.StaticToken(token), tenant: tenant}, nil
+	return &session{Client: c, p: p, tenant: tenant}, nil
 }
 
 // choose picks the saved context that the flags and the environment mean.
-func (p *program) choose(saved *contexts) (string, error) {
+func (p *program) choose(saved *contexts, administer bool) (string, error) {
 	tenant := p.wantedTenant()
 	if p.contextName != "" {
 		f := saved.Contexts[p.contextName]
 		if f == nil {
 			return "", noContext(p.contextName)
 		}
-		if p.tenant != "" && p.tenant != f.Tenant {
+		if p.tenant != "" && p.tenant != f.Tenant && !(administer && f.Tenant == systemTenant) {
 			return "", usagef("context %s is for tenant %s, not %s", p.contextName, f.Tenant, p.tenant)
 		}
 		return p.contextName, nil
 	}
 	url := strings.TrimRight(os.Getenv("PROVOST_URL"), "/")
 	current := saved.Contexts[saved.Current]
-	var fits []string
-	for name, f := range saved.Contexts {
-		if (url == "" || f.URL == url) && (tenant == "" || f.Tenant == tenant) {
-			fits = append(fits, name)
-		}
+	fits := fitting(saved, url, tenant)
+	if administer && len(fits) == 0 {
+		fits = fitting(saved, url, systemTenant)
 	}
 	if slices.Contains(fits, saved.Current) {
 		return saved.Current, nil
@@ -134,6 +142,16 @@ func (p *program) choose(saved *contexts) (string, error) {
 	}
 	slices.Sort(fits)
 	return "", usagef("the contexts %s all fit; choose one with --context", strings.Join(fits, ", "))
+}
+
+// fitting names the contexts of a server and a tenant; "" is any.
+func fitting(saved *contexts, url, tenant string) (names []string) {
+	for name, f := range saved.Contexts {
+		if (url == "" || f.URL == url) && (tenant == "" || f.Tenant == tenant) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // notSignedIn is the error of having no token, with the command to get one.
@@ -222,21 +240,21 @@ func (s *savedTokens) ended(how string, answer *client.Error) error {
 	return e
 }
 
-// key is the verifier key that proofs are held against, and where it is from:
-// the one given, else the one pinned at sign-in, else what the server says.
-func (s *session) key(ctx context.Context, given string) (key, from string, err error) {
-	if given != "" {
-		key, err = readKey(given)
-		return key, "given", err
+// prover checks events against the key given, else the one pinned at sign-in,
+// else the one that the server names with its first proof.
+func (s *session) prover(given string) (*prover, error) {
+	v := &prover{s: s, key: s.logKey, from: "pinned at sign-in"}
+	switch {
+	case given != "":
+		key, err := readKey(given)
+		if err != nil {
+			return nil, err
+		}
+		v.key, v.from = key, "given"
+	case s.logKey == "":
+		v.from = "from the server, not pinned"
 	}
-	if s.logKey != "" {
-		return s.logKey, "pinned at sign-in", nil
-	}
-	if s.tenant == "" {
-		return "", "", usagef("say which tenant's log key to use: --tenant, or the key itself with --key")
-	}
-	key, err = s.Events.LogKey(ctx, s.tenant)
-	return key, "from the server, not pinned", err
+	return v, nil
 }
 
 // readKey reads a C2SP verifier key: itself, or a file that holds it.

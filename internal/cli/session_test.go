@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"provost.dev/provost/client"
 )
 
@@ -103,6 +105,21 @@ func TestChangedLogKeyIsNoticedAtSignIn(t *testing.T) {
 	}
 }
 
+func TestWhoMayNotReadTheLogIsNotAskedToBeRefused(t *testing.T) {
+	isolate(t)
+	f := newFake(t)
+	f.signIn(t, "operator@demo")
+	if q := f.seen(); q[len(q)-1].line != "GET /v1/log/demo/key" {
+		t.Errorf("an operator's sign-in asked %+v", q)
+	}
+	f.signIn(t, "developer@demo")
+	for _, q := range f.seen() {
+		if strings.Contains(q.line, "/log/") {
+			t.Errorf("a developer's sign-in asked %s", q.line)
+		}
+	}
+}
+
 func TestUnencryptedServersAreWarnedOf(t *testing.T) {
 	for url, want := range map[string]bool{"http://127.0.0.1:1": false, "http://[::1]:1": false, "http://localhost": false, "https://provost.example": false,
 		"http://provost.example": true, "http://10.0.0.1": true} {
@@ -146,13 +163,13 @@ func TestWhichContextIsMeant(t *testing.T) {
 			t.Setenv("PROVOST_URL", tc.envURL)
 			t.Setenv("PROVOST_TENANT", tc.envTenant)
 			p := &program{contextName: tc.context, tenant: tc.tenant}
-			got, err := p.choose(saved)
+			got, err := p.choose(saved, false)
 			if got != tc.want || (err == nil) != (tc.code == 0) || err != nil && exitCode(err) != tc.code {
 				t.Errorf("got %q, %v; want %q, exit %d", got, err, tc.want, tc.code)
 			}
 		})
 	}
-	if _, err := (&program{}).choose(&contexts{}); exitCode(err) != exitDenied {
+	if _, err := (&program{}).choose(&contexts{}, false); exitCode(err) != exitDenied {
 		t.Errorf("nothing saved: %v", err)
 	}
 }
@@ -195,6 +212,51 @@ func TestSavedTokenGoesToItsServerOnly(t *testing.T) {
 	}
 	if q := other.seen(); len(q) > 0 {
 		t.Errorf("the other server was sent %+v", q)
+	}
+}
+
+// TestAdministratorsReachIntoTenants covers what makes a new tenant usable: the
+// platform's administrators make its people, and nothing else inside it.
+func TestAdministratorsReachIntoTenants(t *testing.T) {
+	isolate(t)
+	f := newFake(t)
+	f.signIn(t, "admin@system")
+	f.on("POST /v1/users", 201, `{"username":"ada"}`)
+	f.on("GET /v1/roles", 200, `{"items":[{"name":"developer"}]}`)
+	f.on("GET /v1/workloads", 200, `{"items":[]}`)
+	f.seen()
+	must(t, "user", "create", "ada", "--no-password", "--tenant", "acme")
+	must(t, "role", "get", "developer", "--tenant", "acme")
+	must(t, "role", "list")
+	var lines []string
+	var token string
+	for _, q := range f.seen() {
+		lines, token = append(lines, q.line), q.token
+	}
+	want := []string{"POST /v1/users?tenant=acme", "GET /v1/roles?tenant=acme", "GET /v1/roles?tenant=system"}
+	if d := cmp.Diff(want, lines); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if r := run(t, "workload", "list", "--tenant", "acme"); r.code != exitDenied || len(f.seen()) != 0 {
+		t.Errorf("workloads of a tenant: %+v", r)
+	}
+	if r := run(t, "role", "get", "nobody"); r.code != exitNotFound {
+		t.Errorf("a role that is not there: %+v", r)
+	}
+	f.signIn(t, "operator@demo")
+	if r := run(t, "user", "create", "ada", "--no-password", "--tenant", "acme", "--context", "operator@demo"); r.code != exitUsage {
+		t.Errorf("an operator of another tenant: %+v", r)
+	}
+	isolate(t)
+	t.Setenv("PROVOST_URL", f.URL)
+	t.Setenv("PROVOST_TOKEN", token)
+	f.seen()
+	must(t, "role", "list", "--tenant", "acme")
+	if q := f.seen(); q[0].line != "GET /v1/roles?tenant=acme" {
+		t.Errorf("asked %s", q[0].line)
+	}
+	if r := run(t, "workload", "list", "--tenant", "acme"); r.code != exitDenied {
+		t.Errorf("workloads of a tenant: %+v", r)
 	}
 }
 

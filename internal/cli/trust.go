@@ -28,7 +28,7 @@ trusted is not admitted.`,
 	return c
 }
 
-// trustKeys is how trustKeys are had and shown.
+// trustKeys is how trust keys are had and shown.
 var trustKeys = resource[client.TrustKey]{
 	list: func(ctx context.Context, s *session) iter.Seq2[client.TrustKey, error] { return s.TrustKeys.List(ctx) },
 	get: func(ctx context.Context, s *session, id string) (client.TrustKey, error) {

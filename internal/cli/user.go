@@ -13,13 +13,14 @@ func (p *program) userCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "user",
 		Short: "Manage the people of a tenant",
-		Long: `Users are people's accounts in your tenant. What they may do comes from their
-roles and, for exceptions, from permissions of their own.`,
+		Long: `Users are people's accounts in a tenant. What they may do comes from their roles
+and, for exceptions, from permissions of their own. The platform's administrators
+manage those of any tenant, named with --tenant.`,
 		Example: "  provost user create ada --role developer\n  provost user update ada --disabled",
 	}
 	c.AddCommand(p.userCreate(),
-		users.getCommand(p, words{"get USERNAME", "Show a user", "Shows a user of your tenant.", "  provost user get ada"}),
-		users.listCommand(p, words{"list", "List users", "Lists the users of your tenant.", "  provost user list"}),
+		users.getCommand(p, words{"get USERNAME", "Show a user", "Shows a user of the tenant.", "  provost user get ada"}),
+		users.listCommand(p, words{"list", "List users", "Lists the users of the tenant.", "  provost user list"}),
 		p.userUpdate(),
 		users.deleteCommand(p, words{"delete USERNAME", "Delete a user", "Deletes a user and ends their sessions. What they did stays in the log.",
 			"  provost user delete ada"}, "user %s is deleted"))
@@ -33,7 +34,8 @@ var users = resource[client.User]{
 	remove: func(ctx context.Context, s *session, id string) (client.Receipt, error) {
 		return s.Users.Delete(ctx, id)
 	},
-	fields: userFields,
+	fields:       userFields,
+	administered: true,
 	columns: columns[client.User]{
 		heads: []string{"USERNAME", "ROLES", "PERMISSIONS", "GROUPS", "DISABLED", "CREATED"},
 		row: func(u client.User) []string {
@@ -55,7 +57,7 @@ func (p *program) userCreate() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "create USERNAME",
 		Short: "Create a user",
-		Long: `Creates a user of your tenant. On a terminal the password is asked for; with
+		Long: `Creates a user of the tenant. On a terminal the password is asked for; with
 --no-password nobody can sign in as the user until one is set.`,
 		Example: `  provost user create ada --role developer
   provost user create ada --role developer,auditor --password-stdin <password.txt`,
@@ -68,7 +70,7 @@ func (p *program) userCreate() *cobra.Command {
 					return err
 				}
 			}
-			s, err := p.open()
+			s, err := p.administer()
 			if err != nil {
 				return err
 			}
@@ -123,7 +125,7 @@ for none. A disabled user's sessions end.`,
 			if patch == (client.UserPatch{}) {
 				return usagef("say what to change")
 			}
-			s, err := p.open()
+			s, err := p.administer()
 			if err != nil {
 				return err
 			}

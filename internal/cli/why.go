@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -30,9 +31,9 @@ func (p *program) whyCommand() *cobra.Command {
 		Use:   "why SUBJECT",
 		Short: "Explain why something is as it is, with proofs",
 		Long: `Prints, as a tree, what let a workload run, what is known about an image, what led
-to an event, or how a tenant came about: the events, rules, signatures and
-people. Each event is fetched with its proof and checked here against the log's
-signed checkpoint:
+to an event, or how a tenant, trust key, policy or authority came about: the
+events, rules, signatures and people. Each event is fetched with its proof and
+checked here against the log's signed checkpoint:
 
   ✓  proved to be in the log        ✗  not proved: exits 6
   ·  not an event of the log
@@ -56,7 +57,7 @@ signed checkpoint:
 	return c
 }
 
-var subjectKinds = []string{"workload", "image", "event", "tenant"}
+var subjectKinds = []string{"workload", "image", "event", "tenant", "trust-key", "policy", "authority"}
 
 // parseSubject reads "kind/id", "kind id" and a bare image digest.
 func parseSubject(args []string) (string, error) {
@@ -82,7 +83,6 @@ type explanation struct {
 	root     client.Reason
 	verdicts map[string]verdict // by event id
 	ids      []string           // in the tree's order
-	key      string
 	keyFrom  string
 }
 
@@ -95,18 +95,19 @@ func (p *program) why(ctx context.Context, subject string, o whyOptions) error {
 		return err
 	}
 	x := explanation{}
-	if x.root, err = s.Why(ctx, subject); err != nil {
+	if x.root, err = p.explanationOf(ctx, s, subject); err != nil {
 		return err
 	}
 	if x.ids, err = eventIDs(x.root); err != nil {
 		return err
 	}
-	if x.key, x.keyFrom, err = s.key(ctx, o.key); err != nil {
+	v, err := s.prover(o.key)
+	if err != nil {
 		return err
 	}
+	x.keyFrom = v.from
 	g := p.progress()
 	defer g.end()
-	v := &prover{s: s, key: x.key}
 	x.verdicts, err = v.all(ctx, x.ids, func(n int64) { g.show("proving event %d of %d", n, len(x.ids)) })
 	g.end()
 	if err != nil {
@@ -131,6 +132,26 @@ func (p *program) why(ctx context.Context, subject string, o whyOptions) error {
 	}
 	fmt.Fprintf(p.Err, "%d events are in %s, bundle hash %s; check it with: provost verify %[2]s\n", len(x.ids), out.File, out.BundleHash)
 	return nil
+}
+
+// explanationOf asks the server. Who may not read the log may still read the
+// event of a refusal they met, and is shown that much.
+func (p *program) explanationOf(ctx context.Context, s *session, subject string) (client.Reason, error) {
+	r, err := s.Why(ctx, subject)
+	id, isEvent := strings.CutPrefix(subject, "event/")
+	if e, ok := errors.AsType[*client.Error](err); !ok || e.Status != http.StatusForbidden || !isEvent {
+		return r, err
+	}
+	ev, readErr := s.Events.Get(ctx, id)
+	if readErr != nil {
+		return r, err
+	}
+	fmt.Fprintln(p.Err, "you may read this event, and not what it rests on: somebody who may read the log can")
+	detail := fmt.Sprintf("%s by %s at %s", ev.Action, ev.Actor, formatTime(ev.OccurredAt))
+	if ev.RefusalReason != "" {
+		detail += ": " + ev.RefusalReason
+	}
+	return client.Reason{Title: ev.Type, Detail: detail, EventID: ev.ID, Sequence: ev.Sequence, Outcome: ev.Outcome, Pointer: ev.EvidencePointer, Rule: ev.RefusalCode}, nil
 }
 
 // eventIDs lists the tree's events once each.
@@ -260,7 +281,7 @@ func (x *explanation) draw(b *strings.Builder, r client.Reason, first, rest stri
 	if r.Detail != "" {
 		b.WriteString(": " + plain(r.Detail))
 	}
-	if r.Rule != "" {
+	if r.Rule != "" && !strings.Contains(r.Title, r.Rule) {
 		b.WriteString("  rule " + plain(r.Rule))
 	}
 	if r.EventID != "" {

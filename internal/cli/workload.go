@@ -73,7 +73,7 @@ func workloadFields(w client.Workload) []field {
 		fs = append(fs, field{"pids", fmt.Sprint(w.Resources.PIDs)})
 	}
 	return append(fs, field{"restart", w.Restart}, field{"jurisdiction", w.Jurisdiction}, field{"classification", w.Classification},
-		field{"policy", w.PolicyRef}, field{"placement", compact(w.Placement)}, field{"created", formatTime(w.CreatedAt)})
+		field{"policy", w.PolicyRef}, field{"placement", oneLine(w.Placement)}, field{"created", formatTime(w.CreatedAt)})
 }
 
 func exitCodeOf(w client.Workload) string {
@@ -83,8 +83,8 @@ func exitCodeOf(w client.Workload) string {
 	return fmt.Sprint(*w.ExitCode)
 }
 
-// compact is a JSON value on one line, a string without its quotes.
-func compact(raw json.RawMessage) string {
+// oneLine is a JSON value on one line, a string without its quotes.
+func oneLine(raw json.RawMessage) string {
 	var s string
 	if len(raw) == 0 || string(raw) == "null" || json.Unmarshal(raw, &s) == nil {
 		return s
@@ -234,6 +234,9 @@ With --follow it goes on until the workload ends.`,
 			if err := p.textOnly(); err != nil {
 				return err
 			}
+			if o.Tail < 0 {
+				return usagef("--tail: %d is not a number of lines", o.Tail)
+			}
 			s, err := p.open()
 			if err != nil {
 				return err
@@ -251,6 +254,6 @@ With --follow it goes on until the workload ends.`,
 	}
 	f := c.Flags()
 	f.BoolVarP(&o.Follow, "follow", "f", false, "go on until the workload ends")
-	f.IntVar(&o.Tail, "tail", -1, "only the last `lines` (-1: all)")
+	f.IntVar(&o.Tail, "tail", 0, "only the last `lines` (0: all)")
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -35,13 +36,26 @@ func yamlNode(d *json.Decoder) (*yaml.Node, error) {
 	case json.Delim:
 		return yamlCollection(d, t)
 	case string:
-		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: t}, nil
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: t, Style: stringStyle(t)}, nil
 	case json.Number:
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: t.String()}, nil
 	case bool:
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: fmt.Sprint(t)}, nil
 	}
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}, nil
+}
+
+// stringStyle quotes what YAML 1.1 readers would take for a boolean, and keeps
+// the lines of longer texts. For all else the encoder knows best.
+func stringStyle(s string) yaml.Style {
+	switch strings.ToLower(s) {
+	case "y", "n", "yes", "no", "on", "off":
+		return yaml.DoubleQuotedStyle
+	}
+	if strings.Contains(s, "\n") {
+		return yaml.LiteralStyle
+	}
+	return 0
 }
 
 func yamlCollection(d *json.Decoder, open json.Delim) (*yaml.Node, error) {

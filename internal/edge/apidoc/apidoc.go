@@ -16,7 +16,7 @@
 //
 //	Status Status `json:"status" doc:"what it is doing" enum:"pending,running" example:"running" required:"true"`
 //
-// and a type that encoding/json alone cannot explain by a method with which it
+// where an example also chooses the field for the body's example, and a type that encoding/json alone cannot explain by a method with which it
 // states its schema:
 //
 //	func (Event) JSONSchema() string { return `{"$ref": "#/components/schemas/Event"}` }

@@ -160,8 +160,8 @@ func (d *describer) complete(doc *document) error {
 
 func exemplify(content dict[media], schemas map[string]*schema) {
 	for i, m := range content {
-		if m.Value.Schema != nil && m.Name == jsonMedia {
-			content[i].Value.Example = sample(m.Value.Schema, schemas, 0)
+		if m.Value.Schema != nil && !m.Value.Schema.any() && m.Name == jsonMedia {
+			content[i].Value.Example = sample(m.Value.Schema, schemas)
 		}
 	}
 }
@@ -245,5 +245,6 @@ var tagDocs = map[string]string{
 	"trust-keys":       "Public keys whose signatures a tenant trusts.",
 	"users":            "Accounts of people.",
 	"whoami":           "The caller.",
+	"why":              "What let something be: the events, rules, signatures and people behind it.",
 	"workloads":        "What tenants run.",
 }

@@ -43,7 +43,7 @@ type pageOperation struct {
 	Status, Response, Media   string
 	Curl                      string
 	Failures                  []pageFailure
-	Fields                    []pageField
+	Fields, Answer            []pageField
 }
 
 type pageParameter struct{ Name, In, Doc string }
@@ -61,7 +61,7 @@ func renderPage(doc *document) (html []byte, csp string, err error) {
 				if op.Tags[0] != t.Name {
 					continue
 				}
-				shown, err := doc.show(strings.ToUpper(method), path, op)
+				shown, err := show(strings.ToUpper(method), path, op)
 				if err != nil {
 					return nil, "", err
 				}
@@ -88,7 +88,7 @@ func methodOrder(method string) int {
 	return slices.Index([]string{"POST", "GET", "PUT", "PATCH", "DELETE"}, method)
 }
 
-func (doc *document) show(method, path string, op *operation) (pageOperation, error) {
+func show(method, path string, op *operation) (pageOperation, error) {
 	out := pageOperation{ID: op.ID, Method: method, Path: path, Summary: op.Summary, Permission: op.Permission, Public: op.Public, Verb: op.Verb}
 	for _, p := range op.Parameters {
 		if p.Ref == "" {
@@ -101,7 +101,7 @@ func (doc *document) show(method, path string, op *operation) (pageOperation, er
 			return out, err
 		}
 		out.Limit = op.RequestBody.Description
-		out.Fields = doc.fieldsOf(op.RequestBody.Content[0].Value.Schema)
+		out.Fields = fieldsOfBody(op.RequestBody.Content)
 	}
 	for _, r := range op.Responses {
 		if r.Value.Ref != "" {
@@ -112,6 +112,7 @@ func (doc *document) show(method, path string, op *operation) (pageOperation, er
 		if len(r.Value.Content) > 0 && r.Value.Content[0].Name != "*/*" {
 			out.Media = r.Value.Content[0].Name
 		}
+		out.Answer = fieldsOfBody(r.Value.Content)
 		if out.Response, err = exampleText(r.Value.Content); err != nil {
 			return out, err
 		}
@@ -130,27 +131,56 @@ func exampleText(content dict[media]) (string, error) {
 	return strings.TrimSuffix(string(b), "\n"), err
 }
 
-// fieldsOf explains a request's fields.
-func (doc *document) fieldsOf(s *schema) []pageField {
-	if s.target != nil {
+// fieldsOfBody explains a body's fields; of a list's page, those of its items.
+func fieldsOfBody(content dict[media]) []pageField {
+	m, _ := content.get(jsonMedia)
+	s := m.Schema
+	for s != nil && s.target != nil {
 		s = s.target.body
+		if items, ok := s.Properties.get("items"); ok && typeOf(items) == "array" {
+			s = items.Items
+		}
+	}
+	if s == nil {
+		return nil
 	}
 	var out []pageField
 	for _, p := range s.Properties {
-		f := pageField{Name: p.Name, Type: typeOf(p.Value), Doc: p.Value.Description}
-		if p.Value.Format != "" {
-			f.Type += " (" + p.Value.Format + ")"
+		f := pageField{Name: p.Name, Type: typeText(p.Value), Doc: p.Value.Description}
+		if values := p.Value.values(); len(values) > 0 {
+			f.Doc = strings.TrimSpace(f.Doc + " One of " + strings.Join(values, ", ") + ".")
 		}
-		if f.Type == "" && p.Value.target != nil {
-			f.Type = "object"
-		}
-		if len(p.Value.Enum) > 0 {
-			f.Doc = strings.TrimSpace(f.Doc + " One of " + strings.Trim(fmt.Sprint(p.Value.Enum), "[]") + ".")
-		}
-		if slices.Contains(s.Required, p.Name) {
+		if slices.Contains(s.Required, p.Name) && s.Additional == false {
 			f.Doc = strings.TrimSpace("Required. " + f.Doc)
 		}
 		out = append(out, f)
+	}
+	return out
+}
+
+// typeText is a schema's type in words.
+func typeText(s *schema) string {
+	switch {
+	case s.target != nil:
+		return "object"
+	case typeOf(s) == "array":
+		return "list of " + typeText(s.Items)
+	case s.any() || typeOf(s) == "":
+		return "any"
+	case s.Format != "":
+		return typeOf(s) + " (" + s.Format + ")"
+	}
+	return typeOf(s)
+}
+
+// values are those of the schema's enum, or of its items'.
+func (s *schema) values() []string {
+	if typeOf(s) == "array" {
+		s = s.Items
+	}
+	var out []string
+	for _, v := range s.Enum {
+		out = append(out, fmt.Sprint(v))
 	}
 	return out
 }

@@ -5,22 +5,24 @@ import (
 	"strings"
 )
 
-const maxSampleDepth = 8
-
 // sample is a value that fits s, for people to see what a body looks like.
-func sample(s *schema, schemas map[string]*schema, depth int) any {
+// Where fields were chosen for it by an example tag, it shows those and the
+// required ones; else all of them. inside names the components it is in: of one
+// that holds itself there is no value within itself, nil.
+func sample(s *schema, schemas map[string]*schema, inside ...string) any {
 	if name, ok := strings.CutPrefix(s.Ref, schemaRef("")); ok && schemas[name] != nil {
-		s = schemas[name]
+		if slices.Contains(inside, name) {
+			return nil
+		}
+		s, inside = schemas[name], append(slices.Clip(inside), name)
 	}
 	switch {
-	case depth > maxSampleDepth:
-		return nil
 	case len(s.Examples) > 0:
 		return s.Examples[0]
 	case len(s.Enum) > 0:
 		return s.Enum[0]
 	case len(s.OneOf) > 0:
-		return sample(s.OneOf[0], schemas, depth+1)
+		return sample(s.OneOf[0], schemas, inside...)
 	}
 	switch typeOf(s) {
 	case "string":
@@ -33,14 +35,19 @@ func sample(s *schema, schemas map[string]*schema, depth int) any {
 	case "boolean":
 		return true
 	case "array":
-		if item := sample(s.Items, schemas, depth+1); item != nil {
+		if item := sample(s.Items, schemas, inside...); item != nil {
 			return []any{item}
 		}
 		return []any{}
 	}
+	picked := slices.ContainsFunc(s.Properties, func(p entry[*schema]) bool { return p.Value.chosen })
 	out := object{}
 	for _, p := range s.Properties {
-		if v := sample(p.Value, schemas, depth+1); v != nil || slices.Contains(s.Required, p.Name) {
+		required := slices.Contains(s.Required, p.Name)
+		if picked && !p.Value.chosen && !required {
+			continue
+		}
+		if v := sample(p.Value, schemas, inside...); v != nil || required {
 			out = append(out, entry[any]{p.Name, v})
 		}
 	}

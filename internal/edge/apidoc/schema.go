@@ -33,6 +33,7 @@ type schema struct {
 	Examples   []any         `json:"examples,omitempty"`
 
 	target *component // what Ref will name
+	chosen bool       // its field's tag has an example: the body's example shows it
 }
 
 // stater is a type that states its own schema.
@@ -249,29 +250,29 @@ func annotate(s *schema, name string, tag reflect.StructTag) (*schema, error) {
 		w = word{doc: d, example: w.example}
 	}
 	if e := tag.Get("example"); e != "" {
-		w.example = e
-		if s.Type != "string" {
+		s.chosen, w.example = true, e
+		if typeOf(s) != "string" && !(typeOf(s) == "array" && typeOf(s.Items) == "string") {
 			if err := json.Unmarshal([]byte(e), &w.example); err != nil {
 				return nil, fmt.Errorf("example %q: %w", e, err)
 			}
 		}
 	}
-	if s.target != nil || s.Ref != "" { // 2020-12 lets keywords stand beside $ref
+	if s.Description == "" || tag.Get("doc") != "" {
 		s.Description = w.doc
-		return s, nil
 	}
-	if s.Description == "" {
-		s.Description = w.doc
+	if s.target != nil || s.Ref != "" {
+		return s, nil // the rest is its component's to say
 	}
 	into := s
-	if s.Type == "array" && s.Items != nil && s.Items.target == nil {
+	if typeOf(s) == "array" && s.Items.target == nil {
 		into = s.Items // an enum or example is of one item
 	}
 	if e := tag.Get("enum"); e != "" {
 		for _, v := range strings.Split(e, ",") {
 			into.Enum = append(into.Enum, v)
 		}
-	} else if fits(into, w.example) && len(into.Examples) == 0 && len(into.Enum) == 0 {
+	}
+	if fits(into, w.example) && len(into.Examples) == 0 && (len(into.Enum) == 0 || slices.Contains(into.Enum, w.example)) {
 		into.Examples = []any{w.example}
 	}
 	return s, nil
@@ -280,14 +281,7 @@ func annotate(s *schema, name string, tag reflect.StructTag) (*schema, error) {
 // fits reports whether an example is of the schema's type: the same word may
 // be a text in one body and an object in another.
 func fits(s *schema, example any) bool {
-	types, ok := s.Type.([]string)
-	if name, one := s.Type.(string); one {
-		types, ok = []string{name}, true
-	}
-	if !ok {
-		return false
-	}
-	var is string
+	is := "null"
 	switch example.(type) {
 	case string:
 		is = "string"
@@ -300,7 +294,12 @@ func fits(s *schema, example any) bool {
 	case map[string]any:
 		is = "object"
 	}
-	return slices.Contains(types, is)
+	return is != "null" && (is == typeOf(s) || s.any() || slices.ContainsFunc(s.OneOf, func(s *schema) bool { return fits(s, example) }))
+}
+
+// any reports whether s takes every JSON value.
+func (s *schema) any() bool {
+	return s.Type == nil && s.Ref == "" && s.target == nil && s.OneOf == nil && s.AllOf == nil && s.Enum == nil
 }
 
 // finish names the components and resolves the references to them.

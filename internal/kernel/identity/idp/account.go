@@ -112,7 +112,10 @@ func (a *account) loadRights(q store.Q) (err error) {
 	return err
 }
 
-func scanText(r *sql.Rows) (s string, err error) { return s, r.Scan(&s) }
+func scanText(r *sql.Rows) (s string, err error) {
+	err = r.Scan(&s)
+	return s, err
+}
 
 // newGeneration marks a new life of an account. It is random, not a count or a
 // time: an account that is deleted and made again must not get an old one. 53

@@ -15,9 +15,7 @@ import (
 
 	"provost.dev/provost/internal/kernel"
 	"provost.dev/provost/internal/kernel/evidence"
-	"provost.dev/provost/internal/kernel/identity"
 	"provost.dev/provost/internal/kernel/identity/token"
-	"provost.dev/provost/internal/kernel/store"
 	"provost.dev/provost/internal/kernel/store/storetest"
 )
 
@@ -45,17 +43,25 @@ func TestRightsFollowEveryChange(t *testing.T) {
 		var bearer string
 		good := false // whether bearer should be
 
-		check := func(rt *rapid.T) {
-			if bearer == "" {
-				return
+		signIn := func(rt *rapid.T) {
+			tokens, err := w.try(Request{Tenant: "demo", Username: name, Password: pass})
+			if (err == nil) != (exists && !disabled) {
+				rt.Fatalf("sign in: %v while exists is %t, disabled %t", err, exists, disabled)
 			}
-			p, err := w.Authenticate(ctx, bearer)
+			if err == nil {
+				bearer, good = tokens.AccessToken, true
+			}
+		}
+		check := func(rt *rapid.T) {
 			if !good {
-				if err == nil || kernel.KindOf(err) != kernel.Unauthenticated {
+				if p, err := w.Authenticate(ctx, bearer); err == nil || kernel.KindOf(err) != kernel.Unauthenticated {
 					rt.Fatalf("a token that should be void: %v, %v", p, err)
 				}
-				return
+				if signIn(rt); !good {
+					return
+				}
 			}
+			p, err := w.Authenticate(ctx, bearer)
 			want := slices.Clone(hasDirect)
 			for _, r := range hasRoles {
 				want = append(want, roles[r]...)
@@ -70,16 +76,8 @@ func TestRightsFollowEveryChange(t *testing.T) {
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
-			"": check,
-			"sign in": func(rt *rapid.T) {
-				tokens, err := w.try(Request{Tenant: "demo", Username: name, Password: pass})
-				if (err == nil) != (exists && !disabled) {
-					rt.Fatalf("sign in: %v while exists is %t, disabled %t", err, exists, disabled)
-				}
-				if err == nil {
-					bearer, good = tokens.AccessToken, true
-				}
-			},
+			"":        check,
+			"sign in": signIn,
 			"set roles": func(rt *rapid.T) {
 				list := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"reader", "writer", "nothing"}), rapid.ID[string]).Draw(rt, "roles")
 				if update(rt, UserChange{Roles: &list}); exists {
@@ -245,110 +243,6 @@ func TestCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
 	}
 }
 
-func TestKeyRotation(t *testing.T) {
-	w := newWorld(t, storetest.Open(t))
-	ctx := t.Context()
-	admin := w.as(w.signIn("", "admin", adminPassword).AccessToken)
-	old := w.signIn("demo", "ada", adaPassword)
-	w.as(old.AccessToken)
-
-	kid, _, err := w.RotateKey(ctx, admin, "corr-rotate")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e := w.last("system", "identity.key.rotate", "accepted"); e.Actor != "admin@system" || e.Payload["key_id"] != kid {
-		t.Errorf("evidence %+v", e)
-	}
-	young := w.signIn("demo", "ada", adaPassword)
-	if !strings.HasPrefix(young.AccessToken, tokenHeader(kid)) {
-		t.Error("the new key does not sign")
-	}
-	w.as(old.AccessToken)
-	w.as(young.AccessToken)
-	if _, err := w.refresh(old.RefreshToken); err != nil {
-		t.Errorf("refresh token of the key before: %v", err)
-	}
-
-	// A revoked key takes its tokens along, cached or not, and is replaced.
-	if _, err := w.RevokeKey(ctx, admin, kid, ""); err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.Authenticate(ctx, young.AccessToken)
-	wants(t, "token of a revoked key", err, kernel.Unauthenticated, "INVALID_TOKEN")
-	w.as(old.AccessToken)
-	w.as(w.signIn("demo", "ada", adaPassword).AccessToken)
-	_, err = w.RevokeKey(ctx, admin, kid, "")
-	wants(t, "revoking it again", err, kernel.NotFound, "KEY_NOT_FOUND")
-
-	// A tenant's operator has no say in this.
-	_, _, err = w.RotateKey(ctx, w.as(w.signIn("demo", "operator", operatorPass).AccessToken), "")
-	wants(t, "rotation by a tenant's operator", err, kernel.Refused, "")
-
-	// Keys whose last token has expired go with the next rotation.
-	w.clock.advance(25 * time.Hour)
-	if _, _, err := w.RotateKey(ctx, admin, ""); err != nil {
-		t.Fatal(err)
-	}
-	ring, err := w.current(ctx)
-	if err != nil || len(ring.Public(w.clock.now()).Keys) != 2 {
-		t.Errorf("%d keys, %v; want the new one and the one before", len(ring.Public(w.clock.now()).Keys), err)
-	}
-}
-
-// tokenHeader is how every token of a key begins.
-func tokenHeader(kid string) string {
-	return encode(`{"alg":"ES256","kid":"`+kid+`","typ":"JWT"}`) + "."
-}
-
-// Two servers on one database: what one changes, the next request to the other sees.
-func TestReplicasSeeEachOthersChanges(t *testing.T) {
-	url := storetest.PostgresURL(t)
-	open := func() *store.DB {
-		db, err := store.Open(t.Context(), store.Config{URL: url, MaxConns: 6})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := db.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return db
-	}
-	one := newWorld(t, open())
-	two := startWorld(t, open(), false)
-	tokens := one.signIn("demo", "ada", adaPassword)
-	if p := two.as(tokens.AccessToken); p.Holds("users.write") {
-		t.Fatal("ada holds users.write")
-	}
-	operator := one.as(one.signIn("demo", "operator", operatorPass).AccessToken)
-	one.change(operator, "ada", UserChange{Roles: &[]string{"operator"}})
-	if p := two.as(tokens.AccessToken); !p.Holds("users.write") {
-		t.Error("the other replica did not see the new role")
-	}
-	if _, err := one.refresh(tokens.RefreshToken); err != nil {
-		t.Fatal(err)
-	}
-	_, err := two.refresh(tokens.RefreshToken)
-	wants(t, "a refresh token used at the other replica", err, kernel.Unauthenticated, "INVALID_GRANT")
-	_, err = one.Authenticate(t.Context(), tokens.AccessToken)
-	wants(t, "its session at the first replica", err, kernel.Unauthenticated, "INVALID_TOKEN")
-
-	tokens = two.signIn("demo", "operator", operatorPass)
-	one.as(tokens.AccessToken)
-	admin := one.as(one.signIn("", "admin", adminPassword).AccessToken)
-	ring, err := one.current(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := one.RevokeKey(t.Context(), admin, ring.Public(one.clock.now()).Keys[0].KeyID, ""); err != nil {
-		t.Fatal(err)
-	}
-	_, err = two.Authenticate(t.Context(), tokens.AccessToken)
-	wants(t, "a key revoked at the other replica", err, kernel.Unauthenticated, "INVALID_TOKEN")
-	two.as(two.signIn("demo", "operator", operatorPass).AccessToken)
-}
-
 // Rights change while requests are under way: no request that begins after a
 // change was acknowledged sees the rights of before it.
 func TestAuthenticateDuringChanges(t *testing.T) {
@@ -384,119 +278,4 @@ func TestAuthenticateDuringChanges(t *testing.T) {
 	}
 	stop()
 	readers.Wait()
-}
-
-func TestBasic(t *testing.T) {
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := newWorld(t, db)
-		ctx := t.Context()
-		basic := func(name, pass string) (*identity.Principal, error) {
-			return w.AuthenticateBasic(ctx, name, pass, "corr-basic")
-		}
-		accepted := func() (n int) {
-			for _, e := range w.events("demo") {
-				if e.Type == "identity.credential.accept" && e.Outcome == "accepted" {
-					n++
-				}
-			}
-			return n
-		}
-		for range 3 {
-			if p, err := basic("ada@demo", adaPassword); err != nil || p.ID() != "ada@demo" || !p.Holds("images.write") {
-				t.Fatalf("ada: %v, %v", p, err)
-			}
-		}
-		if n := accepted(); n != 1 {
-			t.Errorf("three uses within a minute were checked %d times, want once", n)
-		}
-		w.clock.advance(time.Minute)
-		if _, err := basic("ada@demo", adaPassword); err != nil || accepted() != 2 {
-			t.Errorf("after a minute: %v, checked %d times, want twice", err, accepted())
-		}
-		if p, err := basic("svc-plain@demo", plainSecret); err != nil || p.Kind != identity.Service {
-			t.Errorf("service account: %v, %v", p, err)
-		}
-		if p, err := basic("admin", adminPassword); err != nil || p.ID() != "admin@system" {
-			t.Errorf("platform administrator: %v, %v", p, err)
-		}
-
-		operator := w.as(w.signIn("demo", "operator", operatorPass).AccessToken)
-		w.change(operator, "ada", UserChange{Roles: &[]string{"viewer"}})
-		if p, err := basic("ada@demo", adaPassword); err != nil || p.Holds("images.write") {
-			t.Errorf("after losing a role: %v, %v", p, err)
-		}
-		w.change(operator, "ada", UserChange{Disabled: ptr(true)})
-		_, err := basic("ada@demo", adaPassword)
-		wants(t, "disabled", err, kernel.Refused, "ACCOUNT_DISABLED")
-
-		for _, c := range []struct{ name, user, pass, log string }{
-			{"wrong password", "operator@demo", "wrong-password", "demo"},
-			{"unknown user", "mallory@demo", "wrong-password", "demo"},
-			{"wrong service secret", "svc-plain@demo", planSecret, "demo"},
-			{"unknown tenant", "operator@nowhere", operatorPass, "system"},
-			{"no tenant", "operator", operatorPass, "system"},
-			{"empty", "", "", "system"},
-		} {
-			_, err := basic(c.user, c.pass)
-			wants(t, c.name, err, kernel.Unauthenticated, "INVALID_CREDENTIALS")
-			if err = w.Reject(ctx, "corr-basic", err); kernel.AsError(err).EventID == "" {
-				t.Errorf("%s: no evidence", c.name)
-			}
-			if e := w.last(c.log, RejectToken, "refused"); e.Payload["reason"] != "basic" {
-				t.Errorf("%s: evidence %+v", c.name, e)
-			}
-		}
-	})
-}
-
-// BenchmarkAuthenticate is what each request pays for its token: one that was
-// verified before.
-func BenchmarkAuthenticate(b *testing.B) {
-	w := newWorld(b, storetest.Open(b))
-	bearer := w.signIn("demo", "operator", operatorPass).AccessToken
-	w.as(bearer)
-	b.ReportMetric(float64(len(bearer)), "token-bytes")
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := w.Authenticate(b.Context(), bearer); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkAuthenticateParallel is the same from every core.
-func BenchmarkAuthenticateParallel(b *testing.B) {
-	w := newWorld(b, storetest.Open(b))
-	bearer := w.signIn("demo", "operator", operatorPass).AccessToken
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, err := w.Authenticate(b.Context(), bearer); err != nil {
-				b.Error(err)
-			}
-		}
-	})
-}
-
-// BenchmarkAuthenticateFirst is the first request of a token.
-func BenchmarkAuthenticateFirst(b *testing.B) {
-	w := newWorld(b, storetest.Open(b))
-	bearer := w.signIn("demo", "operator", operatorPass).AccessToken
-	for b.Loop() {
-		w.tokens = newCache[*verified](8)
-		if _, err := w.Authenticate(b.Context(), bearer); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkRefresh is a token request without a password.
-func BenchmarkRefresh(b *testing.B) {
-	w := newWorld(b, storetest.Open(b))
-	tokens := w.signIn("demo", "ada", adaPassword)
-	for b.Loop() {
-		var err error
-		if tokens, err = w.refresh(tokens.RefreshToken); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

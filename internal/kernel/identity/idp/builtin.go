@@ -53,6 +53,9 @@ func builtIn(tenant string) map[string][]string {
 	return tenantRoles
 }
 
+// BuiltInRoles are the roles that a tenant begins with, and their permissions.
+func BuiltInRoles(tenant string) map[string][]string { return maps.Clone(builtIn(tenant)) }
+
 // SeedTenant gives a new tenant its built-in roles. It is part of creating the
 // tenant, and leaves the transaction acting as it.
 func (p *Provider) SeedTenant(tx *govern.Tx, tenant string) error {
@@ -128,34 +131,41 @@ func (p *Provider) ensureRoles(ctx context.Context) error {
 	return nil
 }
 
-// rolesByTenant reads every role, by tenant and name. The platform's tenant is
-// always among the tenants.
+// rolesByTenant reads every role, by tenant and name, with its permissions
+// sorted. The platform's tenant is always among the tenants.
 func (p *Provider) rolesByTenant(ctx context.Context) (map[string]map[string]Role, error) {
-	type owned struct {
-		tenant string
-		Role
+	type row struct {
+		tenant, role, permission string
+		builtIn                  bool
 	}
-	have := map[string]map[string]Role{identity.SystemTenant: {}}
-	err := p.cfg.DB.View(ctx, store.Platform, func(q store.Q) error {
-		roles, err := store.All(q, func(r *sql.Rows) (o owned, err error) {
-			return o, r.Scan(&o.tenant, &o.Name, &o.BuiltIn)
-		}, `SELECT tenant, name, built_in FROM auth_roles`)
-		if err != nil {
-			return err
-		}
-		for _, o := range roles {
-			if have[o.tenant] == nil {
-				have[o.tenant] = map[string]Role{}
-			}
-			if o.Permissions, err = permissionsOf(q, o.tenant, o.Name); err != nil {
-				return err
-			}
-			have[o.tenant][o.Name] = o.Role
-		}
-		return nil
+	var rows []row
+	err := p.cfg.DB.View(ctx, store.Platform, func(q store.Q) (err error) {
+		rows, err = store.All(q, func(r *sql.Rows) (o row, err error) {
+			err = r.Scan(&o.tenant, &o.role, &o.builtIn, &o.permission)
+			return o, err
+		}, `SELECT r.tenant, r.name, r.built_in, COALESCE(p.permission, '') FROM auth_roles r
+			LEFT JOIN auth_role_permissions p ON p.tenant = r.tenant AND p.role = r.name`)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read roles: %w", err)
+	}
+	have := map[string]map[string]Role{identity.SystemTenant: {}}
+	for _, o := range rows {
+		if have[o.tenant] == nil {
+			have[o.tenant] = map[string]Role{}
+		}
+		role := have[o.tenant][o.role]
+		role.BuiltIn = o.builtIn
+		if o.permission != "" {
+			role.Permissions = append(role.Permissions, o.permission)
+		}
+		have[o.tenant][o.role] = role
+	}
+	for _, roles := range have {
+		for _, role := range roles {
+			slices.Sort(role.Permissions)
+		}
 	}
 	return have, nil
 }

@@ -27,7 +27,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,8 +68,7 @@ type Config struct {
 	// tokens; 0 means 8192. An entry takes some 2 KB.
 	CachedTokens int
 
-	Now    func() time.Time // nil means time.Now
-	Logger *slog.Logger     // nil discards
+	Now func() time.Time // nil means time.Now
 }
 
 // Provider is the identity provider. Safe for concurrent use.
@@ -113,9 +111,6 @@ func New(cfg Config) (*Provider, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	p := &Provider{cfg: cfg, tokens: newCache[*verified](cfg.CachedTokens), basics: newCache[*checked](1024)}
 	rand.Read(p.basicKey[:])

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"provost.dev/provost/internal/kernel"
+	"provost.dev/provost/internal/kernel/govern"
 	"provost.dev/provost/internal/kernel/store"
 	"provost.dev/provost/internal/kernel/store/storetest"
 )
@@ -126,6 +127,20 @@ func TestPasswordAndAccountChangesEndSessions(t *testing.T) {
 		}
 		ended("another of the same name came", tokens)
 	})
+}
+
+// The contract lets administrators edit the tables by hand.
+func TestAnAccountDisabledInTheDatabaseIsOut(t *testing.T) {
+	w := newWorld(t, storetest.Open(t))
+	tokens := w.signIn("demo", "ada", adaPassword)
+	w.do("thing.touch", "demo", func(tx *govern.Tx) error {
+		_, err := tx.Exec(`UPDATE auth_users SET disabled = 1 WHERE tenant = 'demo' AND username = 'ada'`)
+		return err
+	})
+	_, err := w.Authenticate(t.Context(), tokens.AccessToken)
+	wants(t, "access token", err, kernel.Unauthenticated, "INVALID_TOKEN")
+	_, err = w.refresh(tokens.RefreshToken)
+	wants(t, "refresh token", err, kernel.Unauthenticated, "INVALID_GRANT")
 }
 
 func TestSessionsAreBounded(t *testing.T) {

@@ -274,7 +274,7 @@ func touchable(q store.Q, a govern.Action, username string) (User, error) {
 
 func errSelf() error {
 	return &kernel.Error{Kind: kernel.Conflict, Code: "OWN_ACCOUNT", Msg: "nobody deletes or disables their own account or changes its rights",
-		Fix: "ask someone else with users.write; your own password you can change"}
+		Fix: "ask someone else with users.write"}
 }
 
 // GetUser returns a person of a tenant.

@@ -163,8 +163,7 @@ func startWorld(tb testing.TB, db *store.DB, first bool, options ...func(*Config
 		Verbs: append([]govern.Verb{{Name: "thing.touch", Governs: true, WithoutAuthority: true}}, Verbs...)})
 	tb.Cleanup(w.gov.Close)
 
-	cfg := Config{DB: db, Gov: w.gov, Schema: w.schema, Box: box, Issuer: issuer, Passwords: cheapPasswords, Now: w.clock.now,
-		Logger: slog.New(slog.NewTextHandler(w.logs, nil))}
+	cfg := Config{DB: db, Gov: w.gov, Schema: w.schema, Box: box, Issuer: issuer, Passwords: cheapPasswords, Now: w.clock.now}
 	for _, o := range options {
 		o(&cfg)
 	}
