@@ -15,6 +15,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -132,8 +133,8 @@ type field struct {
 type sealed struct {
 	draft   *Draft
 	fields  []field
-	details []byte // canonical JSON of the evidence artifact's details
-	keys    [4]int64
+	payload []byte // canonical JSON of the event's own fields
+	keys    keyset
 }
 
 // envelope is every top-level key that belongs to the envelope; details may not use them.
@@ -145,106 +146,181 @@ var envelope = map[string]bool{"id": true, "event_type": true, "occurred_at": tr
 	"jurisdiction": false, "classification": false} // these two may be an event's own fields, too
 
 func seal(d *Draft) (*sealed, error) {
-	s := &sealed{draft: d, fields: make([]field, 0, 20+len(d.Details))}
-	var buf []byte
-	add := func(key string, v any) (err error) {
-		start := len(buf)
-		if buf, err = canon.Append(buf, v); err != nil {
-			return fmt.Errorf("event field %s: %w", key, err)
-		}
-		s.fields = append(s.fields, field{key, buf[start:len(buf):len(buf)]})
-		return nil
+	s := &sealed{draft: d, fields: make([]field, 0, 20+len(d.Details)), keys: keyset{kindType: key(d.Type), kindActor: key(d.Actor.ID), kindResource: key(d.Resource), kindCorrelation: key(d.Correlation)}}
+	e := encoder{buf: make([]byte, 0, 1536)}
+	details, err := e.details(d)
+	if err != nil {
+		return nil, err
 	}
-	str := func(key, v string) error {
-		if v == "" {
-			return nil
-		}
-		return add(key, v)
+	payload := object(make([]byte, 0, 512), details)
+	s.fields = append(append(s.fields, details...), field{"payload", payload})
+	s.fields = append(s.fields, e.actor(d.Actor))
+	for _, f := range []struct{ key, val string }{{"event_type", d.Type}, {"tenant_id", d.Tenant}, {"chain_id", ChainID(d.Tenant)}, {"actor", d.Actor.ID},
+		{"outcome", d.Outcome.String()}, {"correlation_id", d.Correlation}, {"authority_snapshot_id", d.AuthoritySnapshot}, {"policy_snapshot_id", d.PolicySnapshot}} {
+		s.fields = append(s.fields, e.str(f.key, f.val))
 	}
-	buf = make([]byte, 0, 1024)
-	actor := map[string]any{"id": d.Actor.ID, "type": d.Actor.Type, "org_id": d.Actor.Org}
-	if d.Actor.Credential != "" {
-		actor["credential_ref"] = d.Actor.Credential
-	}
-	type kv struct {
-		key string
-		val any
-	}
-	payload := d.Details
-	if payload == nil {
-		payload = map[string]any{}
-	}
-	for _, f := range []kv{{"event_type", d.Type}, {"tenant_id", d.Tenant}, {"chain_id", ChainID(d.Tenant)}, {"actor", d.Actor.ID},
-		{"actor_details", actor}, {"outcome", d.Outcome.String()}, {"payload", payload}, {"correlation_id", d.Correlation},
-		{"authority_snapshot_id", d.AuthoritySnapshot}, {"policy_snapshot_id", d.PolicySnapshot}} {
-		if err := add(f.key, f.val); err != nil {
-			return nil, err
-		}
-	}
-	optional := []kv{{"resource_id", d.Resource}, {"action", d.Action}, {"delegation_id", d.Delegation}}
-	if r := d.Refusal; r != nil {
-		optional = append(optional, kv{"refusal_reason_class", r.Class}, kv{"refusal_reason_code", r.Code},
-			kv{"refusal_subject", r.Subject}, kv{"refusal_reason", r.Reason})
-	}
-	if d.Details["jurisdiction"] == nil {
-		optional = append(optional, kv{"jurisdiction", d.Jurisdiction})
-	}
-	if d.Details["classification"] == nil {
-		optional = append(optional, kv{"classification", d.Classification})
-	}
-	for _, f := range optional {
-		if err := str(f.key, f.val.(string)); err != nil {
-			return nil, err
+	for _, f := range d.optional() {
+		if f.val != "" {
+			s.fields = append(s.fields, e.str(f.key, f.val))
 		}
 	}
 	if len(d.Artifacts) > 0 {
-		refs := make([]any, len(d.Artifacts))
-		for i, a := range d.Artifacts {
-			refs[i] = ArtifactPointer(a)
-		}
-		if err := add("artifact_refs", refs); err != nil {
-			return nil, err
-		}
+		s.fields = append(s.fields, e.pointers("artifact_refs", d.Artifacts))
 	}
+	if e.err != nil {
+		return nil, fmt.Errorf("event %s: %w", d.Type, e.err)
+	}
+	slices.SortFunc(s.fields, byKey)
+	s.payload = payload
+	if n := len(payload) + len(d.Decision); n > maxEvidence {
+		return nil, fmt.Errorf("event %s: details of %d bytes pass the limit of %d", d.Type, n, maxEvidence)
+	}
+	return s, nil
+}
+
+func byKey(a, b field) int { return strings.Compare(a.key, b.key) }
+
+type optionalField struct{ key, val string }
+
+// optional are the envelope fields that stand on an event only with a value.
+func (d *Draft) optional() []optionalField {
+	fs := []optionalField{{"resource_id", d.Resource}, {"action", d.Action}, {"delegation_id", d.Delegation}}
+	if r := d.Refusal; r != nil {
+		fs = append(fs, optionalField{"refusal_reason_class", r.Class}, optionalField{"refusal_reason_code", r.Code},
+			optionalField{"refusal_subject", r.Subject}, optionalField{"refusal_reason", r.Reason})
+	}
+	if d.Details["jurisdiction"] == nil {
+		fs = append(fs, optionalField{"jurisdiction", d.Jurisdiction})
+	}
+	if d.Details["classification"] == nil {
+		fs = append(fs, optionalField{"classification", d.Classification})
+	}
+	return fs
+}
+
+// encoder writes canonical values into one buffer and keeps the first error.
+type encoder struct {
+	buf []byte
+	err error
+}
+
+// cut is what was written since start, safe from later appends.
+func (e *encoder) cut(key string, start int) field {
+	return field{key, e.buf[start:len(e.buf):len(e.buf)]}
+}
+
+func (e *encoder) str(key, v string) field {
+	start := len(e.buf)
+	b, err := canon.AppendString(e.buf, v)
+	if err != nil {
+		e.err = errors.Join(e.err, fmt.Errorf("field %s: %w", key, err))
+		return field{key, nil}
+	}
+	e.buf = b
+	return e.cut(key, start)
+}
+
+func (e *encoder) actor(a Actor) field {
+	fs := []field{e.str("id", a.ID), e.str("org_id", a.Org), e.str("type", a.Type)}
+	if a.Credential != "" {
+		fs = append([]field{e.str("credential_ref", a.Credential)}, fs...)
+	}
+	return field{"actor_details", object(make([]byte, 0, 160), fs)}
+}
+
+func (e *encoder) pointers(key string, digests []string) field {
+	start := len(e.buf)
+	e.buf = append(e.buf, '[')
+	for i, d := range digests {
+		if i > 0 {
+			e.buf = append(e.buf, ',')
+		}
+		e.buf = append(append(append(e.buf, '"'), ArtifactPointer(d)...), '"')
+	}
+	e.buf = append(e.buf, ']')
+	return e.cut(key, start)
+}
+
+// details encodes the event's own fields, once for all three places they stand in.
+func (e *encoder) details(d *Draft) ([]field, error) {
+	fs := make([]field, 0, len(d.Details))
 	for k, v := range d.Details {
 		if envelope[k] {
 			return nil, fmt.Errorf("event %s: detail %q is an envelope field", d.Type, k)
 		}
-		if err := add(k, v); err != nil {
-			return nil, err
+		start := len(e.buf)
+		b, err := canon.Append(e.buf, v)
+		if err != nil {
+			return nil, fmt.Errorf("event %s: detail %s: %w", d.Type, k, err)
 		}
+		e.buf = b
+		fs = append(fs, e.cut(k, start))
 	}
-	slices.SortFunc(s.fields, func(a, b field) int { return strings.Compare(a.key, b.key) })
-	s.keys = [4]int64{key(d.Type), key(d.Actor.ID), key(d.Resource), key(d.Correlation)}
-	return s, s.sealDetails(payload)
+	slices.SortFunc(fs, byKey)
+	return fs, nil
 }
 
-func (s *sealed) sealDetails(payload map[string]any) (err error) {
-	if len(s.draft.Decision) == 0 {
-		s.details, err = canon.Append(nil, payload)
-	} else {
-		b := append(make([]byte, 0, len(s.draft.Decision)+256), `{"decision":`...)
-		b = append(append(b, s.draft.Decision...), `,"payload":`...)
-		if b, err = canon.Append(b, payload); err == nil {
-			s.details = append(b, '}')
+// object writes sorted fields as a JSON object.
+func object(dst []byte, fs []field) []byte {
+	dst = append(dst, '{')
+	for i, f := range fs {
+		if i > 0 {
+			dst = append(dst, ',')
 		}
+		dst = append(append(append(dst, '"'), f.key...), '"', ':')
+		dst = append(dst, f.raw...)
 	}
-	if err == nil && len(s.details) > maxEvidence {
-		return fmt.Errorf("event %s: details of %d bytes pass the limit of %d", s.draft.Type, len(s.details), maxEvidence)
+	return append(dst, '}')
+}
+
+// artifact writes the evidence artifact's file bytes (ecs.md §4.5): the
+// event's own fields with what policy was asked and said. All of it but the
+// decision stands on the event too, so only that is stored beside it.
+func artifact(payload, decision, typ, sequence, timestamp []byte) []byte {
+	b := make([]byte, 0, len(payload)+len(decision)+192)
+	b = append(b, `{"details":`...)
+	if len(decision) == 0 {
+		b = append(b, payload...)
+	} else {
+		b = append(append(append(b, `{"decision":`...), decision...), `,"payload":`...)
+		b = append(append(b, payload...), '}')
 	}
-	return err
+	b = append(append(b, `,"event_type":`...), typ...)
+	b = append(append(b, `,"sequence":`...), sequence...)
+	b = append(append(b, `,"timestamp":`...), timestamp...)
+	return append(b, "}\n"...)
+}
+
+// artifactOf writes the evidence artifact of a stored event again.
+func artifactOf(event, decision []byte) ([]byte, error) {
+	var payload, typ, sequence, at []byte
+	err := canon.Members(event, func(m canon.Member) error {
+		switch string(m.Key) {
+		case "payload":
+			payload = m.Value
+		case "event_type":
+			typ = m.Value
+		case "sequence":
+			sequence = m.Value
+		case "occurred_at":
+			at = m.Value
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stored event is damaged: %w", err)
+	}
+	return artifact(payload, decision, typ, sequence, at), nil
 }
 
 // placed is an event in its place: what is stored.
 type placed struct {
 	Receipt
-	id       uuid.UUID
-	at       time.Time
-	hash     string // event_hash
-	evidence []byte
-	leaf     [32]byte
-	kEv      int64
-	keys     [4]int64
+	id   uuid.UUID
+	at   time.Time
+	hash string // event_hash
+	leaf [32]byte
+	keys keyset
 }
 
 // place gives the event its sequence, time and links, and computes its hashes.
@@ -254,12 +330,8 @@ func (s *sealed) place(id uuid.UUID, seq int64, at time.Time, prev string) (*pla
 	when := at.UTC().Format(timeLayout)
 	num := strconv.FormatInt(seq, 10)
 
-	ev := make([]byte, 0, len(s.details)+128)
-	ev = append(append(ev, `{"details":`...), s.details...)
-	ev = append(append(append(ev, `,"event_type":"`...), d.Type...), `","sequence":`...)
-	ev = append(append(append(append(ev, num...), `,"timestamp":"`...), when...), "\"}\n"...)
-	sum := sha256.Sum256(ev)
-	p.evidence, p.kEv = ev, int64(binary.BigEndian.Uint64(sum[:8]))
+	sum := sha256.Sum256(artifact(s.payload, d.Decision, quoted(d.Type), []byte(num), quoted(when)))
+	p.keys[kindEvidence] = int64(binary.BigEndian.Uint64(sum[:8]))
 	pointer := EvidencePointer("sha256:" + hex.EncodeToString(sum[:]))
 
 	dynamic := []field{{"evidence_pointer", quoted(pointer)}, {"id", quoted(id.String())}, {"occurred_at", quoted(when)},

@@ -290,10 +290,18 @@ func unavailable(err error) error {
 }
 
 func (b *Batch) insert(logNo int64, p *placed, d *Draft) error {
-	_, err := b.tx.Exec(`INSERT INTO events (pos, tenant, id, at, outcome, k_type, k_actor, k_resource, k_corr, k_evidence, event, evidence)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		position(logNo, p.Sequence), d.Tenant, p.id[:], p.at.UnixMicro(), int64(d.Outcome),
-		p.keys[0], p.keys[1], p.keys[2], p.keys[3], p.kEv, p.Event, p.evidence)
+	decision := d.Decision
+	if decision == nil {
+		decision = []byte{}
+	}
+	k := &p.keys
+	pos := position(logNo, p.Sequence)
+	_, err := b.tx.Exec(`INSERT INTO events (pos, tenant, id, at, outcome, k_type, k_actor, k_resource, k_corr, k_evidence, event, decision)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, pos, d.Tenant, p.id[:], p.at.UnixMicro(), int64(d.Outcome),
+		k[kindType], k[kindActor], k[kindResource], k[kindCorrelation], k[kindEvidence], p.Event, decision)
+	if err == nil && pos&segmentMask == segmentMask {
+		err = indexSegment(b.tx, pos>>segmentBits)
+	}
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,9 +58,6 @@ func readHead(q store.Q, tenant string) (h Head, err error) {
 	return h, err
 }
 
-// segment is the number of positions that share one value of pos >> 12.
-const segmentBits = 12
-
 // List returns up to limit of tenant's events after sequence after, in
 // ascending order, and whether more follow.
 func (l *Log) List(ctx context.Context, tenant string, f Filter, after int64, limit int) (page []Stored, more bool, err error) {
@@ -74,7 +70,7 @@ func (l *Log) List(ctx context.Context, tenant string, f Filter, after int64, li
 		if err != nil {
 			return err
 		}
-		s := scan{q: q, tenant: tenant, logNo: h.logNo, filter: f, want: limit + 1}
+		s := scan{q: q, tenant: tenant, logNo: h.logNo, size: h.Size, filter: f, want: limit + 1}
 		page, err = s.between(lo, hi)
 		return err
 	})
@@ -126,64 +122,87 @@ func countBefore(q store.Q, h Head, t time.Time) (int64, error) {
 	return lo, nil
 }
 
-// scan walks the segments of a log. With a key to look for it probes each
-// segment's part of that key's index, a growing number of segments at a time,
-// so that a frequent value ends early and a rare one costs one probe per 4,096 events.
+// scan walks the segments of a log in order. In a full segment it looks its
+// key up in the segment's index; in the newest it looks at the events.
 type scan struct {
 	q      store.Q
 	tenant string
 	logNo  int64
+	size   int64 // of the log
 	filter Filter
 	want   int
 	out    []Stored
 }
 
 func (s *scan) between(lo, hi int64) ([]Stored, error) {
-	column, k := s.filter.index()
-	if column == "" {
-		return s.out, s.read(`SELECT pos, event FROM events WHERE pos > $1 AND pos <= $2 AND tenant = $3`, position(s.logNo, lo), position(s.logNo, hi))
+	k, keyed := s.filter.key()
+	if !keyed {
+		return s.out, s.read(lo, hi)
 	}
-	step := int64(1)
 	for lo < hi && len(s.out) < s.want {
-		first := position(s.logNo, lo+1) >> segmentBits
-		end := min(hi, (first+step)<<segmentBits-1-position(s.logNo, 0))
-		err := s.read(`WITH RECURSIVE segment(n) AS (SELECT CAST($4 AS BIGINT) UNION ALL SELECT n + 1 FROM segment WHERE n < $5)
-			SELECT pos, event FROM segment JOIN events ON (pos >> 12) = n AND `+column+` = $6
-			WHERE pos > $1 AND pos <= $2 AND tenant = $3`,
-			position(s.logNo, lo), position(s.logNo, end), first, position(s.logNo, end)>>segmentBits, k)
-		if err != nil {
+		segment := position(s.logNo, lo+1) >> segmentBits
+		end := min(hi, segment<<segmentBits+segmentMask-position(s.logNo, 0))
+		full := position(s.logNo, s.size) >= segment<<segmentBits+segmentMask
+		if err := s.segment(segment, full, k, lo, end); err != nil {
 			return nil, err
 		}
-		lo, step = end, min(2*step, 64)
+		lo = end
 	}
 	return s.out, nil
 }
 
-// index picks the column that selects best; the others are compared in passing.
-func (f Filter) index() (column string, k int64) {
-	switch {
-	case f.Correlation != "":
-		return "k_corr", key(f.Correlation)
-	case f.Resource != "":
-		return "k_resource", key(f.Resource)
-	case f.Actor != "":
-		return "k_actor", key(f.Actor)
-	case f.Type != "":
-		return "k_type", key(f.Type)
+// many is from how many matches on reading the segment beats looking events up one by one.
+const many = 512
+
+func (s *scan) segment(segment int64, full bool, k kindKey, lo, hi int64) error {
+	if !full {
+		return s.read(lo, hi)
 	}
-	return "", 0
+	places, err := lookUp(s.q, segment, k)
+	if err != nil || len(places) == 0 {
+		return err
+	}
+	if len(places) > many {
+		return s.read(lo, hi)
+	}
+	for _, p := range places {
+		seq := segment<<segmentBits + int64(p) - position(s.logNo, 0)
+		if seq <= lo || seq > hi {
+			continue
+		}
+		if err := s.read(seq-1, seq); err != nil || len(s.out) >= s.want {
+			return err
+		}
+	}
+	return nil
 }
 
-func (s *scan) read(query string, lo, hi int64, more ...any) error {
-	args := append([]any{lo, hi, s.tenant}, more...)
+// key picks the column that selects best; read compares the others.
+func (f Filter) key() (kindKey, bool) {
+	switch {
+	case f.Correlation != "":
+		return kindKey{kindCorrelation, key(f.Correlation)}, true
+	case f.Resource != "":
+		return kindKey{kindResource, key(f.Resource)}, true
+	case f.Actor != "":
+		return kindKey{kindActor, key(f.Actor)}, true
+	case f.Type != "":
+		return kindKey{kindType, key(f.Type)}, true
+	}
+	return kindKey{}, false
+}
+
+// read appends the events of (lo, hi] that the whole filter selects.
+func (s *scan) read(lo, hi int64) error {
+	args := []any{position(s.logNo, lo), position(s.logNo, hi), s.tenant}
 	var b strings.Builder
-	b.WriteString(query)
+	b.WriteString(`SELECT pos, event FROM events WHERE pos > $1 AND pos <= $2 AND tenant = $3`)
 	also := func(column string, v int64) {
 		args = append(args, v)
 		fmt.Fprintf(&b, " AND %s = $%d", column, len(args))
 	}
 	// A 64-bit prefix of a SHA-256 is enough to tell values apart: nobody can aim for a second preimage of it.
-	for _, c := range []struct{ column, value string }{{"k_type", s.filter.Type}, {"k_actor", s.filter.Actor}, {"k_resource", s.filter.Resource}} {
+	for _, c := range []struct{ column, value string }{{"k_type", s.filter.Type}, {"k_actor", s.filter.Actor}, {"k_resource", s.filter.Resource}, {"k_corr", s.filter.Correlation}} {
 		if c.value != "" {
 			also(c.column, key(c.value))
 		}
@@ -265,34 +284,58 @@ func unknownArtifact() error {
 	return &kernel.Error{Kind: kernel.NotFound, Msg: "no such artifact in this tenant"}
 }
 
-type evidenceRow struct {
-	Stored
-	evidence []byte
-}
-
-// findEvidence probes the newest segments first: what is asked for is mostly recent.
+// findEvidence looks into the newest segments first: what is asked for is mostly recent.
 func findEvidence(q store.Q, h Head, tenant string, k int64, sum [32]byte) ([]byte, Stored, error) {
-	lowest := position(h.logNo, 1) >> segmentBits
-	step := int64(1)
-	for last := position(h.logNo, h.Size) >> segmentBits; last >= lowest; last -= step {
-		step = min(2*step, 256)
-		rows, err := store.All(q, func(r *sql.Rows) (e evidenceRow, err error) {
-			var pos int64
-			err = r.Scan(&pos, &e.Event, &e.evidence)
-			e.Sequence = pos & (1<<logShift - 1)
-			return e, err
-		}, `WITH RECURSIVE segment(n) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT n + 1 FROM segment WHERE n < $2)
-			SELECT pos, event, evidence FROM segment JOIN events ON (pos >> 12) = n AND k_evidence = $3 WHERE tenant = $4`,
-			max(lowest, last-step+1), last, k, tenant)
+	newest := position(h.logNo, h.Size) >> segmentBits
+	for segment := newest; segment >= position(h.logNo, 0)>>segmentBits; segment-- {
+		found, err := evidenceIn(q, segment, position(h.logNo, h.Size), tenant, k)
 		if err != nil {
 			return nil, Stored{}, err
 		}
-		i := slices.IndexFunc(rows, func(e evidenceRow) bool { return sha256.Sum256(e.evidence) == sum })
-		if i >= 0 {
-			return rows[i].evidence, rows[i].Stored, nil
+		for _, e := range found {
+			body, err := artifactOf(e.Event, e.decision)
+			if err != nil {
+				return nil, Stored{}, err
+			}
+			if sha256.Sum256(body) == sum {
+				return body, e.Stored, nil
+			}
 		}
 	}
 	return nil, Stored{}, unknownArtifact()
+}
+
+type evidenceRow struct {
+	Stored
+	decision []byte
+}
+
+func scanEvidence(r *sql.Rows) (e evidenceRow, err error) {
+	var pos int64
+	err = r.Scan(&pos, &e.Event, &e.decision)
+	e.Sequence = pos & (1<<logShift - 1)
+	return e, err
+}
+
+// evidenceIn returns a segment's events whose evidence has the key k.
+func evidenceIn(q store.Q, segment, end int64, tenant string, k int64) ([]evidenceRow, error) {
+	first, last := segment<<segmentBits, segment<<segmentBits+segmentMask
+	if end < last { // not full yet
+		return store.All(q, scanEvidence, `SELECT pos, event, decision FROM events WHERE pos >= $1 AND pos <= $2 AND k_evidence = $3 AND tenant = $4`, first, last, k, tenant)
+	}
+	places, err := lookUp(q, segment, kindKey{kindEvidence, k})
+	if err != nil {
+		return nil, err
+	}
+	var out []evidenceRow
+	for _, p := range places {
+		rows, err := store.All(q, scanEvidence, `SELECT pos, event, decision FROM events WHERE pos = $1 AND tenant = $2`, first+int64(p), tenant)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, rows...)
+	}
+	return out, nil
 }
 
 // Artifact is stored content-addressed bytes.

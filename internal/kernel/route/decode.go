@@ -3,7 +3,6 @@ package route
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -12,6 +11,9 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"provost.dev/provost/internal/kernel"
 )
@@ -22,10 +24,20 @@ const (
 	MaxLimit     = 1000
 )
 
+// bodyTimeout is how long a body within its limit may take to arrive.
+const bodyTimeout = 30 * time.Second
+
 // Body reads the request's body up to the route's limit.
 func (c *Call) Body() ([]byte, error) {
+	rc := http.NewResponseController(c.W)
+	if err := rc.SetReadDeadline(time.Now().Add(bodyTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, &kernel.Error{Kind: kernel.Internal, Err: err}
+	}
 	b, err := io.ReadAll(http.MaxBytesReader(c.W, c.R.Body, c.Limit))
 	if err == nil {
+		if err := rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return nil, &kernel.Error{Kind: kernel.Internal, Err: err}
+		}
 		return b, nil
 	}
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -49,48 +61,99 @@ func (c *Call) Into(v any) error {
 	return Decode(b, v)
 }
 
-// Decode is Into for bytes at hand.
+// Decode is Into for bytes at hand. Names are matched exactly, and a name that
+// is given twice is an error: what a reader sees is what is done.
 func Decode(b []byte, v any) error {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "is empty; send a JSON object"}
 	}
-	if !utf8.Valid(b) {
-		return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "is not valid UTF-8"}
+	if nul(b) {
+		return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "holds a NUL character"}
 	}
-	if err := checkTokens(b); err != nil {
-		return err
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+	if err := json.Unmarshal(b, v, json.RejectUnknownMembers(true)); err != nil {
 		return decodeError(err)
 	}
 	return nil
 }
 
+// nul reports whether a string in b holds an escaped NUL; a bare one is no JSON.
+func nul(b []byte) bool {
+	for i := 0; ; {
+		n := bytes.Index(b[i:], []byte(`\u0000`))
+		if n < 0 {
+			return false
+		}
+		i += n
+		slashes := 0
+		for k := i - 1; k >= 0 && b[k] == '\\'; k-- {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return true
+		}
+		i++
+	}
+}
+
 func decodeError(err error) error {
-	e := &kernel.Error{Kind: kernel.Invalid, Field: "body", Err: err}
-	if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		if t.Field != "" {
-			e.Field = t.Field
+	e := &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "is not what this request takes", Err: err}
+	if s, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		e.Msg = "is not valid JSON near byte " + strconv.FormatInt(s.ByteOffset, 10)
+		if errors.Is(s.Err, jsontext.ErrDuplicateName) {
+			e.Field, e.Msg = fieldOf(s.JSONPointer), "is given twice"
 		}
-		e.Msg = "is a JSON " + t.Value + ", want " + friendly(t.Type.String())
 		return e
 	}
-	if t, ok := errors.AsType[*time.ParseError](err); ok {
-		e.Msg = strconv.Quote(t.Value) + " is not an RFC 3339 time such as 2026-01-02T15:04:05Z"
+	s, ok := errors.AsType[*json.SemanticError](err)
+	if !ok {
 		return e
 	}
-	// encoding/json has no type for this one.
-	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
-		if field, uerr := strconv.Unquote(name); uerr == nil {
-			e.Field = field
-		}
+	e.Field = fieldOf(s.JSONPointer)
+	switch t, isTime := errors.AsType[*time.ParseError](s.Err); {
+	case errors.Is(s.Err, json.ErrUnknownName):
 		e.Msg = "is not a field of this request; check its spelling or leave it out"
-		return e
+	case isTime:
+		e.Msg = strconv.Quote(t.Value) + " is not an RFC 3339 time such as 2026-01-02T15:04:05Z"
+	case s.GoType != nil && s.JSONKind != 0:
+		e.Msg = "is " + friendlyKind(s.JSONKind) + ", want " + friendly(s.GoType.String())
 	}
-	e.Msg = "is not what this request takes: " + strings.TrimPrefix(err.Error(), "json: ")
 	return e
+}
+
+// fieldOf writes a JSON pointer as people name fields: resources.pids, scope[0].
+func fieldOf(p jsontext.Pointer) string {
+	var b strings.Builder
+	for tok := range p.Tokens() {
+		switch {
+		case strings.Trim(tok, "0123456789") == "" && tok != "" && b.Len() > 0:
+			b.WriteString("[" + tok + "]")
+		case b.Len() > 0:
+			b.WriteString("." + tok)
+		default:
+			b.WriteString(tok)
+		}
+	}
+	if b.Len() == 0 {
+		return "body"
+	}
+	s := b.String()
+	return s[:min(len(s), 128)]
+}
+
+func friendlyKind(k jsontext.Kind) string {
+	switch k {
+	case 'n':
+		return "null"
+	case 't', 'f':
+		return "true or false"
+	case '"':
+		return "a string"
+	case '0':
+		return "a number"
+	case '[':
+		return "a list"
+	}
+	return "an object"
 }
 
 // friendly turns a Go type's name into words for the caller.
@@ -104,77 +167,10 @@ func friendly(goType string) string {
 		return "a whole number"
 	case strings.HasPrefix(goType, "[]"):
 		return "a list"
+	case strings.HasSuffix(goType, "time.Time"):
+		return "an RFC 3339 time such as 2026-01-02T15:04:05Z"
 	}
 	return "an object"
-}
-
-// maxDepth bounds nesting in bodies.
-const maxDepth = 64
-
-// checkTokens refuses what encoding/json lets pass: repeated names (the last
-// would win), NUL in strings, deep nesting, and anything after the value.
-func checkTokens(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	type level struct {
-		names map[string]bool // nil in an array
-		name  string
-		value bool // a name was read, its value comes next
-	}
-	var stack []level
-	bad := func(msg string) error {
-		field := "body"
-		if n := len(stack); n > 0 && stack[n-1].name != "" {
-			field = stack[n-1].name
-		}
-		return &kernel.Error{Kind: kernel.Invalid, Field: field, Msg: msg}
-	}
-	done := false
-	for {
-		t, err := d.Token()
-		if err == io.EOF && done {
-			return nil
-		}
-		if err != nil {
-			return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "is not valid JSON near byte " + strconv.FormatInt(d.InputOffset(), 10), Err: err}
-		}
-		if done {
-			return bad("holds more than one JSON value")
-		}
-		top := len(stack) - 1
-		inObject := top >= 0 && stack[top].names != nil
-		if s, ok := t.(string); ok {
-			if strings.ContainsRune(s, 0) {
-				return bad("holds a NUL character")
-			}
-			if inObject && !stack[top].value {
-				stack[top].name = s
-				if stack[top].names[s] {
-					return bad("is given twice")
-				}
-				stack[top].names[s], stack[top].value = true, true
-				continue
-			}
-		}
-		if inObject {
-			stack[top].value = false
-		}
-		switch t {
-		case json.Delim('{'):
-			stack = append(stack, level{names: map[string]bool{}})
-		case json.Delim('['):
-			stack = append(stack, level{})
-		case json.Delim('}'), json.Delim(']'):
-			stack = stack[:top]
-			if n := len(stack); n > 0 && stack[n-1].names != nil {
-				stack[n-1].value = false
-			}
-		}
-		if len(stack) > maxDepth {
-			return bad("is nested deeper than 64 levels")
-		}
-		done = len(stack) == 0
-	}
 }
 
 // Query returns a query parameter, "" when absent. A repeated one is an error.
@@ -221,7 +217,7 @@ func (c *Call) Int(name string, def, min, max int64) (int64, error) {
 	return n, nil
 }
 
-// Limit returns the list's page size: larger ones are cut to MaxLimit (ecs.md §8).
+// PageLimit returns the list's page size: larger ones are cut to MaxLimit (ecs.md §8).
 func (c *Call) PageLimit() (int, error) {
 	n, err := c.Int("limit", DefaultLimit, 1, 1<<31)
 	return int(min(n, MaxLimit)), err

@@ -232,18 +232,18 @@ func (w *writer) transaction(ctx context.Context, fn func(*Tx) error) error {
 		begin = "BEGIN IMMEDIATE"
 		tx.ctx = context.Background() // local, and the driver starts a goroutine for each statement of a context that can end
 	}
-	if _, err := tx.Exec(begin); err != nil {
+	if _, err := tx.exec(begin); err != nil {
 		w.close() // a broken connection is replaced next time
 		return err
 	}
 	err := fn(tx)
 	if err == nil {
-		if _, err = tx.Exec("COMMIT"); err == nil {
+		if _, err = tx.exec("COMMIT"); err == nil {
 			return nil
 		}
 	}
 	tx.ctx = context.WithoutCancel(ctx)
-	if _, rerr := tx.Exec("ROLLBACK"); rerr != nil {
+	if _, rerr := tx.exec("ROLLBACK"); rerr != nil {
 		w.close() // closing the connection ends the transaction
 	}
 	return err
@@ -252,9 +252,10 @@ func (w *writer) transaction(ctx context.Context, fn func(*Tx) error) error {
 // Tx is the transaction a group's items share. It belongs to the group's
 // goroutine and must not outlive Apply.
 type Tx struct {
-	w      *writer
-	ctx    context.Context
-	tenant string
+	w         *writer
+	ctx       context.Context
+	tenant    string
+	savepoint savepoint
 }
 
 var _ Q = (*Tx)(nil)
@@ -273,23 +274,45 @@ func (tx *Tx) As(tenant string) error {
 }
 
 // Savepoint runs fn so that its statements happen together or not at all,
-// within the transaction that goes on either way.
+// within the transaction that goes on either way. The savepoint itself is made
+// when fn runs its first statement: an fn without any costs none.
 func (tx *Tx) Savepoint(fn func() error) error {
-	if _, err := tx.Exec("SAVEPOINT change"); err != nil {
-		return err
-	}
+	tx.savepoint = due
 	err := fn()
-	if err == nil {
-		_, err = tx.Exec("RELEASE SAVEPOINT change")
+	made := tx.savepoint == made
+	tx.savepoint = none
+	if !made {
 		return err
 	}
-	if _, rerr := tx.Exec("ROLLBACK TO SAVEPOINT change"); rerr != nil {
+	if err == nil {
+		_, err = tx.exec("RELEASE SAVEPOINT change")
+		return err
+	}
+	if _, rerr := tx.exec("ROLLBACK TO SAVEPOINT change"); rerr != nil {
 		return &brokenTx{errors.Join(err, rerr)}
 	}
-	if _, rerr := tx.Exec("RELEASE SAVEPOINT change"); rerr != nil {
+	if _, rerr := tx.exec("RELEASE SAVEPOINT change"); rerr != nil {
 		return &brokenTx{errors.Join(err, rerr)}
 	}
 	tx.tenant = "" // the setting went back with the savepoint
+	return err
+}
+
+type savepoint uint8
+
+const (
+	none savepoint = iota
+	due
+	made
+)
+
+// enter makes the savepoint that is due.
+func (tx *Tx) enter() error {
+	if tx.savepoint != due {
+		return nil
+	}
+	tx.savepoint = made
+	_, err := tx.exec("SAVEPOINT change")
 	return err
 }
 
@@ -309,7 +332,7 @@ func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
 	if s, ok := tx.w.stmts[query]; ok {
 		return s, nil
 	}
-	s, err := tx.w.c.PrepareContext(tx.ctx, query)
+	s, err := tx.w.c.PrepareContext(tx.ctx, positional(query))
 	if err != nil {
 		return nil, translate(err)
 	}
@@ -319,6 +342,13 @@ func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
 
 // Exec runs a statement and returns how many rows it changed.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
+	if err := tx.enter(); err != nil {
+		return 0, err
+	}
+	return tx.exec(query, args...)
+}
+
+func (tx *Tx) exec(query string, args ...any) (int64, error) {
 	if tx.w.db.postgres { // pgx keeps its own statement cache, and control statements cannot be prepared
 		return conn{tx.ctx, tx.w.c}.Exec(query, args...)
 	}
@@ -335,6 +365,9 @@ func (tx *Tx) Exec(query string, args ...any) (int64, error) {
 
 // Query returns rows; the caller closes them before the next statement.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	if err := tx.enter(); err != nil {
+		return nil, err
+	}
 	if tx.w.db.postgres {
 		return conn{tx.ctx, tx.w.c}.Query(query, args...)
 	}
@@ -348,6 +381,9 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 
 // Get scans the first row into dest, or returns ErrNoRow.
 func (tx *Tx) Get(query string, args []any, dest ...any) error {
+	if err := tx.enter(); err != nil {
+		return err
+	}
 	if tx.w.db.postgres {
 		return conn{tx.ctx, tx.w.c}.Get(query, args, dest...)
 	}

@@ -59,11 +59,12 @@ func TestEveryByteOfArchives(t *testing.T) {
 			}
 			t.Parallel()
 			masks := []byte{0x01, 0x80, 0x54, 0xff} // 0x54 turns the length of zip's comment into 0
+			step := 1
 			if testing.Short() {
-				masks = masks[:1]
+				step = 11
 			}
 			bad := bytes.Clone(good)
-			for i := range bad {
+			for i := 0; i < len(bad); i += step {
 				mask := masks[i%len(masks)]
 				bad[i] ^= mask
 				if r, err := verifyBytes(t, path, bad, Options{}); err == nil && r.OK {
@@ -79,8 +80,12 @@ func TestTruncatedArchives(t *testing.T) {
 	_, byFormat := archives(t)
 	for format, good := range byFormat {
 		t.Run(format, func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "bundle")
 			for n := range good {
+				if n%11 != 0 && n < len(good)-2*gzipSealSize {
+					continue
+				}
 				r, err := verifyBytes(t, path, good[:n], Options{})
 				if format == "tar.gz" && n == len(good)-gzipSealSize {
 					if err != nil || !r.OK {

@@ -57,11 +57,7 @@ func openPath(name string) (container, error) {
 		return nil, fmt.Errorf("open bundle: %w", err)
 	}
 	if info.IsDir() {
-		root, err := os.OpenRoot(name)
-		if err != nil {
-			return nil, fmt.Errorf("open bundle: %w", err)
-		}
-		return &dirContainer{fsys: root.FS(), close: root.Close}, nil
+		return &dirContainer{os.DirFS(name)}, nil
 	}
 	if !info.Mode().IsRegular() {
 		return nil, kernel.Errorf(kernel.Invalid, "", "%s is neither a file nor a directory", name)
@@ -134,14 +130,11 @@ func printable(name string) string {
 	}, name), "?")
 }
 
-// dirContainer is an unpacked bundle.
-type dirContainer struct {
-	fsys  fs.FS
-	close func() error
-}
+// dirContainer is an unpacked bundle. Links are refused, not followed.
+type dirContainer struct{ fsys fs.FS }
 
 func (d *dirContainer) format() string { return "directory" }
-func (d *dirContainer) Close() error   { return d.close() }
+func (d *dirContainer) Close() error   { return nil }
 
 func (d *dirContainer) walk(ctx context.Context, visit visitor) error {
 	return fs.WalkDir(d.fsys, ".", func(name string, e fs.DirEntry, err error) error {

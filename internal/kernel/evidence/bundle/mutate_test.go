@@ -167,13 +167,14 @@ func TestEveryByteOfEveryFile(t *testing.T) {
 		t.Fatal(r.First)
 	}
 	masks := []byte{0x01, 0x20, 0xff}
+	step := 1
 	if testing.Short() {
-		masks = masks[:1]
+		step = 7
 	}
 	for _, name := range good.names() {
 		t.Run(name, func(t *testing.T) {
 			bad := good.clone()
-			for i := range bad[name] {
+			for i := 0; i < len(bad[name]); i += step {
 				mask := masks[i%len(masks)]
 				bad[name][i] ^= mask
 				r := bad.verify(t, Options{})

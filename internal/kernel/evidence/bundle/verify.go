@@ -25,7 +25,7 @@ func Verify(ctx context.Context, path string, opts Options) (r *Report, err erro
 
 // VerifyFS checks the unpacked bundle at the root of fsys, as Verify does.
 func VerifyFS(ctx context.Context, fsys fs.FS, opts Options) (*Report, error) {
-	return verify(ctx, "", &dirContainer{fsys: fsys, close: func() error { return nil }}, opts)
+	return verify(ctx, "", &dirContainer{fsys}, opts)
 }
 
 func verify(ctx context.Context, name string, c container, opts Options) (r *Report, err error) {

@@ -14,8 +14,7 @@ CREATE TABLE log_heads (
 );
 
 -- pos = log_no << 40 | sequence. The k_ columns are 64-bit hashes of the value
--- that can be asked for; a reader compares the event itself. Indexing them by
--- (pos >> 12, key) keeps inserts on the pages of the last 4,096 events.
+-- that can be asked for.
 CREATE TABLE events (
     pos        BIGINT PRIMARY KEY,
     tenant     TEXT     NOT NULL,
@@ -28,14 +27,21 @@ CREATE TABLE events (
     k_corr     BIGINT   NOT NULL,
     k_evidence BIGINT   NOT NULL,
     event      BYTEA    NOT NULL, -- canonical JSON with event_hash: the Merkle leaf
-    evidence   BYTEA    NOT NULL  -- the evidence artifact's file bytes
+    decision   BYTEA    NOT NULL  -- what policy was asked and said; with the event it gives the evidence artifact
 );
 CREATE UNIQUE INDEX events_id ON events (id);
-CREATE INDEX events_type ON events ((pos >> 12), k_type);
-CREATE INDEX events_actor ON events ((pos >> 12), k_actor);
-CREATE INDEX events_resource ON events ((pos >> 12), k_resource);
-CREATE INDEX events_corr ON events ((pos >> 12), k_corr);
-CREATE INDEX events_evidence ON events ((pos >> 12), k_evidence);
+
+-- The index of a segment of 4,096 events (pos >> 12), written when it is full:
+-- for each k_ column the keys in order, each with its event's place in the
+-- segment. Five B-trees of random keys would cost the writer more than the
+-- events do; a reader looks into one row per segment, and at the newest
+-- events themselves.
+CREATE TABLE event_keys (
+    segment BIGINT   NOT NULL,
+    kind    SMALLINT NOT NULL,
+    keys    BYTEA    NOT NULL, -- 10 bytes each: key, place
+    PRIMARY KEY (segment, kind)
+);
 
 -- Full tiles only (C2SP tlog-tiles, height 8): 256 hashes of 32 bytes.
 CREATE TABLE tiles (

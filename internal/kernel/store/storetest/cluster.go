@@ -59,7 +59,11 @@ func (c *cluster) launch() (err error) {
 	if err != nil {
 		return err
 	}
-	if c.dir, err = os.MkdirTemp("", "provost-pg-"); err != nil {
+	sweep()
+	if c.dir, err = os.MkdirTemp("", prefix); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.dir, ownerFile), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return err
 	}
 	as, err := c.identity()
@@ -84,6 +88,24 @@ func (c *cluster) launch() (err error) {
 		return fmt.Errorf("start postgres: %w", err)
 	}
 	return c.connect()
+}
+
+const prefix, ownerFile = "provost-pg-", "owner"
+
+// sweep removes what test binaries left that ended without coming to Main's
+// end: a panic, a time limit. Their servers ended with them.
+func sweep() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")) // the pattern is well formed
+	for _, dir := range dirs {
+		text, err := os.ReadFile(filepath.Join(dir, ownerFile))
+		if err != nil {
+			continue // another's, or just being made
+		}
+		pid, err := strconv.Atoi(string(text))
+		if err == nil && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir) // what cannot be removed is left for the next time
+		}
+	}
 }
 
 // identity is who runs the server: it refuses to be root, so root's tests run
