@@ -13,10 +13,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"provost.dev/provost/internal/edge"
+	"provost.dev/provost/internal/edge/apidoc"
 	"provost.dev/provost/internal/fabric/blob"
 	"provost.dev/provost/internal/fabric/registry"
 	"provost.dev/provost/internal/fabric/rootfs"
@@ -31,6 +33,7 @@ import (
 	"provost.dev/provost/internal/kernel/route"
 	"provost.dev/provost/internal/kernel/secret"
 	"provost.dev/provost/internal/kernel/store"
+	"provost.dev/provost/internal/kernel/telemetry"
 	"provost.dev/provost/internal/plane/audit"
 	"provost.dev/provost/internal/plane/image"
 	"provost.dev/provost/internal/plane/tenant"
@@ -59,8 +62,9 @@ func Verbs() []govern.Verb {
 
 // App is a server with all its rooms.
 type App struct {
-	cfg    *Config
-	logger *slog.Logger
+	cfg       *Config
+	telemetry *telemetry.Telemetry
+	logger    *slog.Logger
 	// Two principals without an account: the platform itself, and nobody.
 	system, anonymous *identity.Principal
 
@@ -77,6 +81,7 @@ type App struct {
 	workloads *workload.Service
 	driver    *oci.Driver
 	registry  http.Handler
+	docs      *apidoc.Docs
 	blobs     *blob.Store
 	rootfs    *rootfs.Cache
 
@@ -87,8 +92,8 @@ type App struct {
 }
 
 // New opens everything, lowest room first. Close undoes it, also after an error.
-func New(ctx context.Context, cfg *Config, logger *slog.Logger) (a *App, err error) {
-	a = &App{cfg: cfg, logger: logger, opened: make(chan struct{}), streams: make(chan struct{}), gone: make(chan struct{})}
+func New(ctx context.Context, cfg *Config, t *telemetry.Telemetry) (a *App, err error) {
+	a = &App{cfg: cfg, telemetry: t, logger: t.Logger, opened: make(chan struct{}), streams: make(chan struct{}), gone: make(chan struct{})}
 	for _, open := range []func(context.Context) error{a.openKernel, a.openFabric, a.openPlanes, a.begin} {
 		if err := open(ctx); err != nil {
 			return nil, errors.Join(err, a.Close(context.WithoutCancel(ctx)))
@@ -134,9 +139,16 @@ func (a *App) openKernel(ctx context.Context) error {
 		return fmt.Errorf("set up the platform: %w", err)
 	}
 	a.gov = govern.New(govern.Config{DB: a.db, Log: a.log, Views: a.tenants, Verbs: Verbs(), Logger: a.logger,
-		Published: a.announce, WakeJobs: func() { a.queue.Wake() }})
+		Published: a.announce, WakeJobs: func() { a.queue.Wake() }, Observe: a.telemetry.Metrics})
 	a.onClose(func(context.Context) error { a.gov.Close(); return nil })
-	a.queue = jobs.New(jobs.Config{DB: a.db, Writer: bookkeeper{a.gov}, Logger: a.logger})
+	a.queue = jobs.New(jobs.Config{DB: a.db, Writer: bookkeeper{a.gov}, Logger: a.logger,
+		Observe: func(kind, outcome string, took time.Duration) {
+			a.telemetry.Metrics.Job(kind, telemetry.JobOutcome(outcome), took)
+		}})
+	err = errors.Join(a.telemetry.Metrics.QueueDepth(a.queue.Depth), a.telemetry.Metrics.DatabaseSize(a.db.Size))
+	if err != nil {
+		return err
+	}
 	a.idp, err = idp.New(idp.Config{DB: a.db, Gov: a.gov, Schema: a.schema, Box: box, Issuer: a.cfg.URL, AccessTTL: time.Duration(a.cfg.Auth.AccessTTL),
 		RefreshTTL: time.Duration(a.cfg.Auth.RefreshTTL)})
 	if err != nil {
@@ -204,6 +216,9 @@ func (a *App) openPlanes(context.Context) error {
 	}
 	a.workloads = workload.New(workload.Config{DB: a.db, Gov: a.gov, Images: &images{plane: a.images, cache: a.rootfs, hosts: a.hosts()}, Policies: a.tenants,
 		Driver: containers{a.driver}, System: a.system, Node: node, Logger: a.logger}, a.queue)
+	if a.docs, err = apidoc.New(a.Routes(), apidoc.Info{Schema: a.schema}); err != nil {
+		return fmt.Errorf("describe the API: %w", err)
+	}
 	return nil
 }
 
@@ -277,15 +292,20 @@ func (a *App) Routes() []route.Route {
 
 // Handler is the public side.
 func (a *App) Handler() http.Handler {
-	return edge.Handler(edge.Config{Routes: a.Routes(), Mounts: map[string]http.Handler{"/v2/": a.registry}, Auth: edge.Bounded(a.idp, 50), Record: a.gov,
-		Anonymous: a.anonymous, Ready: a.ready, Logger: a.logger})
+	return edge.Handler(edge.Config{Routes: slices.Concat(a.docs.Routes(), a.Routes()), Mounts: map[string]http.Handler{"/v2/": a.registry}, Auth: edge.Bounded(a.idp, 50), Record: a.gov,
+		Anonymous: a.anonymous, Ready: a.ready, Logger: a.logger, Trace: a.telemetry.Middleware, Observe: a.observe})
+}
+
+func (a *App) observe(o edge.Observation) {
+	a.telemetry.Metrics.HTTP(telemetry.Request{Route: o.Route, Method: o.Method, Status: o.Status, Duration: o.Duration})
 }
 
 func (a *App) ready(ctx context.Context) error { return a.db.Ping(ctx) }
 
-// PrivateHandler is the side that only operators reach: profiles of the running server.
+// PrivateHandler is the side that only operators reach: metrics, and profiles of the running server.
 func (a *App) PrivateHandler() http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", a.telemetry.MetricsHandler())
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

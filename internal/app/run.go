@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"time"
+
+	"provost.dev/provost/internal/kernel/telemetry"
 )
 
 // ServeOptions say how "provost server" runs.
@@ -27,12 +28,12 @@ func Run(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := listen(cfg, o.Stderr)
+	s, err := listen(ctx, cfg, o.Stderr)
 	if err != nil {
 		return err
 	}
 	return s.run(ctx, nil, func(*App) error {
-		s.logger.Info("ready", "url", cfg.URL)
+		s.telemetry.Logger.Info("ready", "url", cfg.URL)
 		if o.Ready != nil {
 			o.Ready(cfg.URL)
 		}
@@ -78,7 +79,7 @@ func Dev(ctx context.Context, o DevOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := listen(cfg, o.Stderr)
+	s, err := listen(ctx, cfg, o.Stderr)
 	if err != nil {
 		return err
 	}
@@ -128,13 +129,17 @@ func noObjectStorage(w http.ResponseWriter, _ *http.Request) {
 // taken address is the first thing said.
 type server struct {
 	cfg             *Config
-	logger          *slog.Logger
+	telemetry       *telemetry.Telemetry
 	public, metrics net.Listener
 }
 
-func listen(cfg *Config, stderr io.Writer) (*server, error) {
-	s := &server{cfg: cfg, logger: newLogger(cfg.Log, stderr)}
+func listen(ctx context.Context, cfg *Config, stderr io.Writer) (*server, error) {
+	s := &server{cfg: cfg}
 	var err error
+	s.telemetry, err = telemetry.Start(ctx, telemetry.Config{OTLPEndpoint: cfg.Telemetry.OTLPEndpoint, LogLevel: cfg.Log.Level, LogFormat: cfg.Log.Format, Writer: stderr})
+	if err != nil {
+		return nil, err
+	}
 	if s.public, err = net.Listen("tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
 	}
@@ -161,14 +166,14 @@ func (s *server) close() error {
 
 // run opens the rooms, prepares and announces, and serves until ctx ends.
 func (s *server) run(ctx context.Context, prepare, ready func(*App) error) (err error) {
-	a, err := New(ctx, s.cfg, s.logger)
+	a, err := New(ctx, s.cfg, s.telemetry)
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
 	defer func() {
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(s.cfg.ShutdownGrace))
 		defer cancel()
-		err = errors.Join(err, a.Close(end))
+		err = errors.Join(err, a.Close(end), s.telemetry.Shutdown(end))
 	}()
 	if prepare != nil {
 		if err := prepare(a); err != nil {
@@ -189,16 +194,4 @@ func (s *server) run(ctx context.Context, prepare, ready func(*App) error) (err 
 		return errors.Join(err, <-done)
 	}
 	return <-done
-}
-
-func newLogger(c LogConfig, w io.Writer) *slog.Logger {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil { // Validate has seen it
-		level = slog.LevelInfo
-	}
-	o := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
 }

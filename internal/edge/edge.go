@@ -47,6 +47,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Observe is told of every finished request, for metrics.
 	Observe func(Observation)
+	// Trace puts a span around each request; nil traces nothing.
+	Trace func(http.Handler) http.Handler
 }
 
 // Observation is one finished request.
@@ -82,7 +84,11 @@ func Handler(cfg Config) http.Handler {
 	d.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	d.mux.HandleFunc("GET /readyz", d.ready)
 	d.mux.HandleFunc("/", d.notFound)
-	return d.frame(d.mux)
+	var next http.Handler = d.mux
+	if cfg.Trace != nil {
+		next = cfg.Trace(next)
+	}
+	return d.frame(next)
 }
 
 // covered reports whether a route with wildcards answers a method of a path

@@ -3,6 +3,8 @@ package apidoc
 import (
 	"encoding/json"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -29,46 +31,62 @@ func TestOpenAPIIsValid(t *testing.T) {
 	}
 }
 
+// What is published is valid as well: it is made of the real routes.
+func TestPublishedDocumentsAreValid(t *testing.T) {
+	for name, schema := range map[string]string{"openapi.yaml": "openapi-3.1.schema.json.gz", "asyncapi.yaml": "asyncapi-2.6.0.schema.json.gz"} {
+		b, err := os.ReadFile(filepath.Join("..", "..", "..", "api", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc := parseYAML(t, b)
+		if err := officialSchema(t, schema).Validate(doc); err != nil {
+			t.Errorf("%s: %#v", name, err)
+		}
+		if name == "openapi.yaml" {
+			checkExamples(t, doc)
+		}
+	}
+}
+
 // Every example that the document shows is one that its schema takes.
 func TestExamplesFitTheirSchemas(t *testing.T) {
-	d := widgetDocs(t)
-	doc := parseJSON(t, d.openapiJSON.body)
+	if n := checkExamples(t, parseJSON(t, widgetDocs(t).openapiJSON.body)); n < 20 {
+		t.Errorf("%d examples, want those of all bodies", n)
+	}
+}
+
+// checkExamples holds every body's example against its schema and returns how many there are.
+func checkExamples(t *testing.T, doc any) (n int) {
+	t.Helper()
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	const url = "https://schema.test/doc.json"
 	if err := c.AddResource(url, doc); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
+	escape := strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D")
 	var walk func(v any, pointer string)
 	walk = func(v any, pointer string) {
-		switch v := v.(type) {
-		case map[string]any:
-			if example, ok := v["example"]; ok && v["schema"] != nil {
-				s, err := c.Compile(url + "#" + pointer + "/schema")
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := s.Validate(example); err != nil {
-					t.Errorf("%s: %v", pointer, err)
-				}
-				n++
+		m, ok := v.(map[string]any)
+		if !ok {
+			return // bodies are in no list
+		}
+		if example, ok := m["example"]; ok && m["schema"] != nil {
+			s, err := c.Compile(url + "#" + pointer + "/schema")
+			if err != nil {
+				t.Fatal(err)
 			}
-			for name, inner := range v {
-				walk(inner, pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(name))
+			if err := s.Validate(example); err != nil {
+				t.Errorf("%s: %v", pointer, err)
 			}
-		case []any:
-			for _, inner := range v {
-				if m, ok := inner.(map[string]any); ok && m["example"] != nil {
-					t.Fatalf("%s holds an example in a list, which this test does not look at", pointer)
-				}
-			}
+			n++
+		}
+		for name, inner := range m {
+			walk(inner, pointer+"/"+escape.Replace(name))
 		}
 	}
 	walk(doc, "")
-	if n < 20 {
-		t.Errorf("%d examples, want those of all bodies", n)
-	}
+	return n
 }
 
 // What Go writes is what the schemas describe.

@@ -145,7 +145,7 @@ func querySchema(name string) *schema {
 func (d *describer) success(r route.Route) (*answer, error) {
 	status := statusOf(r)
 	a := &answer{Description: http.StatusText(status), Headers: commonHeaders()}
-	if r.Verb != "" && r.Method != http.MethodGet {
+	if (r.Verb != "" || signsIn(r)) && r.Method != http.MethodGet {
 		a.Headers = append(a.Headers, headerRef("X-Event-ID"), headerRef("X-Evidence-Pointer"))
 	}
 	if status == http.StatusCreated {

@@ -147,7 +147,7 @@ func fieldsOfBody(content dict[media]) []pageField {
 	var out []pageField
 	for _, p := range s.Properties {
 		f := pageField{Name: p.Name, Type: typeText(p.Value), Doc: p.Value.Description}
-		if values := p.Value.values(); len(values) > 0 {
+		if values := p.Value.values(); slices.ContainsFunc(values, func(v string) bool { return !strings.Contains(f.Doc, v) }) {
 			f.Doc = strings.TrimSpace(f.Doc + " One of " + strings.Join(values, ", ") + ".")
 		}
 		if slices.Contains(s.Required, p.Name) && s.Additional == false {

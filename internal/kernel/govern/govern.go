@@ -83,6 +83,7 @@ type Governor struct {
 	logger    *slog.Logger
 	published func(tenant string, size int64)
 	wakeJobs  func()
+	observe   Observer
 
 	group *store.Group[*op]
 	cache views
@@ -101,7 +102,22 @@ type Config struct {
 	Published func(tenant string, size int64)
 	// WakeJobs is called when a durable change enqueued work.
 	WakeJobs func()
+	// Observe counts what happens, for metrics; nil counts nothing.
+	Observe Observer
 }
+
+// Observer counts commits, decisions and events.
+type Observer interface {
+	Commit(items int, took time.Duration)
+	Decision(allowed bool)
+	Events(accepted, refused, failed int)
+}
+
+type unobserved struct{}
+
+func (unobserved) Commit(int, time.Duration) {}
+func (unobserved) Decision(bool)             {}
+func (unobserved) Events(int, int, int)      {}
 
 // New opens the door. Close shuts it after what is inside has left.
 func New(cfg Config) *Governor {
@@ -123,7 +139,10 @@ func New(cfg Config) *Governor {
 		}
 		g.verbs[v.Name] = v
 	}
-	g.group = store.NewGroup(cfg.DB, store.GroupConfig[*op]{Apply: g.apply, Committed: g.committed})
+	if g.observe = cfg.Observe; g.observe == nil {
+		g.observe = unobserved{}
+	}
+	g.group = store.NewGroup(cfg.DB, store.GroupConfig[*op]{Apply: g.apply, Committed: g.committed, Observe: g.observe.Commit})
 	return g
 }
 
@@ -204,6 +223,7 @@ func (g *Governor) prepare(ctx context.Context, a Action) (*op, error) {
 		return nil, err
 	}
 	o.decide(g.now())
+	g.observe.Decision(o.refusal == nil)
 	return o, o.seal()
 }
 
@@ -265,7 +285,7 @@ func (g *Governor) apply(tx *store.Tx, ops []*op) error {
 
 // committed runs once per durable transaction, before anyone is answered.
 func (g *Governor) committed(ops []*op) {
-	wake, grown := false, make(map[string]int64, 4)
+	wake, grown, outcomes := false, make(map[string]int64, 4), [4]int{}
 	for i, o := range ops {
 		if i == 0 {
 			o.batch.Committed()
@@ -275,6 +295,7 @@ func (g *Governor) committed(ops []*op) {
 		}
 		for _, r := range o.receipts {
 			grown[r.Tenant] = r.Sequence
+			outcomes[r.Outcome]++
 		}
 		wake = wake || o.enqueued
 		for _, t := range o.bump {
@@ -286,6 +307,7 @@ func (g *Governor) committed(ops []*op) {
 			g.kept.Store(o.keeps, true)
 		}
 	}
+	g.observe.Events(outcomes[evidence.Accepted], outcomes[evidence.Refused], outcomes[evidence.Failed])
 	if g.published != nil {
 		for tenant, size := range grown {
 			g.published(tenant, size)

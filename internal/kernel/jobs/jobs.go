@@ -77,6 +77,8 @@ type Config struct {
 	// Poll finds work that other replicas enqueued or that became due; 0 means 1 s.
 	Poll time.Duration
 	Now  func() time.Time
+	// Observe, if set, is told of each run: "done", "retried", "snoozed" or "discarded".
+	Observe func(kind, outcome string, took time.Duration)
 }
 
 // Queue claims and runs jobs.
@@ -149,6 +151,14 @@ func (w *Queue) Wake() {
 	case w.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Depth is how many jobs wait or run, of all tenants.
+func (w *Queue) Depth(ctx context.Context) (n int64, err error) {
+	err = w.cfg.DB.View(ctx, store.Platform, func(q store.Q) error {
+		return q.Get(`SELECT COUNT(*) FROM jobs WHERE state IN ('ready', 'running')`, nil, &n)
+	})
+	return n, err
 }
 
 // Start claims and runs jobs until Stop. It returns at once.
@@ -257,8 +267,12 @@ func (w *Queue) do(j Job) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	stop := w.heartbeat(ctx, j, cancel)
+	start := time.Now()
 	err := w.call(ctx, j)
 	stop()
+	if w.cfg.Observe != nil {
+		w.cfg.Observe(j.Kind, w.outcome(j, err), time.Since(start))
+	}
 	if err := w.finish(j, err); err != nil {
 		w.cfg.Logger.Error("finish job", "job", j.ID, "kind", j.Kind, "err", err)
 	}
@@ -306,21 +320,35 @@ func (w *Queue) heartbeat(ctx context.Context, j Job, lost context.CancelFunc) (
 	return func() { close(quit); <-done }
 }
 
+func (w *Queue) outcome(j Job, err error) string {
+	var s snooze
+	_, gone := errors.AsType[*discard](err)
+	switch {
+	case err == nil:
+		return "done"
+	case errors.As(err, &s):
+		return "snoozed"
+	case gone || j.Attempt >= w.cfg.MaxAttempts:
+		return "discarded"
+	}
+	return "retried"
+}
+
 func (w *Queue) finish(j Job, err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	query, args := `DELETE FROM jobs WHERE id = $1 AND owner = $2`, []any{j.ID, w.owner}
-	var s snooze
-	switch _, gone := errors.AsType[*discard](err); {
-	case err == nil:
-	case errors.As(err, &s):
+	switch w.outcome(j, err) {
+	case "snoozed":
+		var s snooze
+		errors.As(err, &s)
 		query = `UPDATE jobs SET state = 'ready', attempt = attempt - 1, lease_until = 0, owner = '', run_at = $3 WHERE id = $1 AND owner = $2`
 		args = append(args, store.Micros(w.cfg.Now().Add(time.Duration(s))))
-	case gone || j.Attempt >= w.cfg.MaxAttempts:
+	case "discarded":
 		w.cfg.Logger.Error("job given up", "job", j.ID, "kind", j.Kind, "tenant", j.Tenant, "attempt", j.Attempt, "err", err)
 		query = `UPDATE jobs SET state = 'dead', unique_key = id, lease_until = 0, owner = '', last_error = $3 WHERE id = $1 AND owner = $2`
 		args = append(args, bounded(err))
-	default:
+	case "retried":
 		w.cfg.Logger.Warn("job will be tried again", "job", j.ID, "kind", j.Kind, "tenant", j.Tenant, "attempt", j.Attempt, "err", err)
 		query = `UPDATE jobs SET state = 'ready', lease_until = 0, owner = '', run_at = $3, last_error = $4 WHERE id = $1 AND owner = $2`
 		args = append(args, store.Micros(w.cfg.Now().Add(backoff(j.Attempt))), bounded(err))

@@ -41,6 +41,8 @@ type GroupConfig[T any] struct {
 	Apply func(tx *Tx, items []T) error
 	// Committed runs after a successful commit and before any Submit returns.
 	Committed func(items []T)
+	// Observe, if set, is told of each commit: how many items, and how long they took.
+	Observe func(items int, took time.Duration)
 	// Max is how many items one transaction takes; 0 means 512.
 	Max int
 	// Timeout bounds one transaction; 0 means 30 s.
@@ -181,6 +183,7 @@ func (g *Group[T]) try(w *writer, batch []*ticket[T]) error {
 	for i, t := range batch {
 		items[i] = t.item
 	}
+	start := time.Now()
 	var err error
 	for range tries {
 		ctx, cancel := context.WithTimeout(context.Background(), g.cfg.Timeout)
@@ -192,6 +195,9 @@ func (g *Group[T]) try(w *writer, batch []*ticket[T]) error {
 	}
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
+	}
+	if g.cfg.Observe != nil {
+		g.cfg.Observe(len(items), time.Since(start))
 	}
 	if g.cfg.Committed != nil {
 		g.cfg.Committed(items)

@@ -180,6 +180,15 @@ func (db *DB) Close() error {
 // Ping reports whether the database answers.
 func (db *DB) Ping(ctx context.Context) error { return translate(db.read.PingContext(ctx)) }
 
+// Size is how many bytes the database takes.
+func (db *DB) Size(ctx context.Context) (n int64, err error) {
+	query := `SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()`
+	if db.postgres {
+		query = `SELECT pg_database_size(current_database())`
+	}
+	return n, translate(db.read.QueryRowContext(ctx, query).Scan(&n))
+}
+
 // View runs fn on a consistent read snapshot as tenant. On PostgreSQL the
 // tenant is also what row-level security sees.
 func (db *DB) View(ctx context.Context, tenant string, fn func(Q) error) error {
