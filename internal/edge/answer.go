@@ -94,7 +94,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, family route.Family,
 	}
 	e := kernel.AsError(err)
 	if e.Kind == kernel.Internal || e.Kind == kernel.Unavailable {
-		d.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", r.Pattern, "err", err, "correlation_id", w.Header().Get("X-Correlation-ID"))
+		d.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", r.Pattern, "err", err)
 	}
 	p := problem{Code: e.Code, Message: e.Msg, Field: e.Field, RuleID: e.Rule, Rules: e.Rules, Fix: e.Fix, EvidencePointer: e.Pointer}
 	if e.Kind == kernel.Internal {

@@ -19,6 +19,7 @@ import (
 	"provost.dev/provost/internal/kernel/identity"
 	"provost.dev/provost/internal/kernel/policy"
 	"provost.dev/provost/internal/kernel/route"
+	"provost.dev/provost/internal/kernel/telemetry"
 )
 
 // Authenticator recognises callers.
@@ -118,8 +119,6 @@ type door struct {
 	methods map[string][]string
 }
 
-type correlationKey struct{}
-
 // frame is around every request: correlation, duration, panics, security headers.
 func (d *door) frame(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -129,13 +128,13 @@ func (d *door) frame(next http.Handler) http.Handler {
 		h := w.Header()
 		h["X-Correlation-Id"] = []string{id}
 		h["X-Content-Type-Options"] = noSniff
-		r = r.WithContext(context.WithValue(r.Context(), correlationKey{}, id))
+		r = r.WithContext(telemetry.WithCorrelation(r.Context(), id))
 		defer func() {
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler {
 					panic(p)
 				}
-				d.Logger.ErrorContext(r.Context(), "handler panicked", "panic", p, "stack", string(debug.Stack()), "correlation_id", id)
+				d.Logger.ErrorContext(r.Context(), "handler panicked", "panic", p, "stack", string(debug.Stack()))
 				if !rw.wrote {
 					d.fail(rw, r, route.Interop, &kernel.Error{Kind: kernel.Internal})
 				}
@@ -192,7 +191,7 @@ func (d *door) serve(r route.Route) http.Handler {
 		limit = 1 << 20
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		c := &route.Call{W: w, R: req, Principal: d.Anonymous, Correlation: req.Context().Value(correlationKey{}).(string), Limit: limit}
+		c := &route.Call{W: w, R: req, Principal: d.Anonymous, Correlation: telemetry.Correlation(req.Context()), Limit: limit}
 		if err := d.admit(c, r); err != nil {
 			d.fail(w, req, r.Family, err)
 			return

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,21 +17,26 @@ var filterParams = []route.Param{{Name: "tenant", Doc: "the caller's own"}, {Nam
 
 var filterNames = []string{"tenant", "event_type", "outcome", "actor", "resource_id", "correlation_id", "from", "to", "from_sequence", "to_sequence"}
 
+const plainText = "text/plain; charset=utf-8"
+
 // Routes is the plane's HTTP surface.
 func (s *Service) Routes() []route.Route {
 	pages := []route.Param{{Name: "limit", Doc: "items per page, up to 1000"}, {Name: "cursor", Doc: "next_cursor of the page before"}}
 	r := []route.Route{
 		{Method: "GET", Path: "/v1/events", Verb: "event.list", Summary: "List events in the order of the chain", Query: append(filterParams, pages...), Out: eventPage{}, Handle: s.list},
-		{Method: "GET", Path: "/v1/events/stream", Verb: "event.list", Summary: "Follow events as they happen (server-sent events)", Query: filterParams, Handle: s.stream},
-		{Method: "GET", Path: "/v1/events/{id}", Verb: "event.read", Summary: "Get an event", Handle: s.get},
+		{Method: "GET", Path: "/v1/events/stream", Verb: "event.list", Summary: "Follow events as they happen (server-sent events)", Query: filterParams, Out: route.Raw{ContentType: "text/event-stream"}, Handle: s.stream},
+		{Method: "GET", Path: "/v1/events/{id}", Verb: "event.read", Summary: "Get an event", Out: event{}, Handle: s.get},
 		{Method: "GET", Path: "/v1/events/{id}/proof", Verb: "event.read", Summary: "Prove that an event is in the log", Out: Proof{}, Handle: s.proof},
-		{Method: "GET", Path: "/events/{channel}", Verb: "event.list", Summary: "Subscribe to a channel over WebSocket: audit, tenant or workload", Handle: s.channel},
-		{Method: "GET", Path: "/v1/log/{tenant}/checkpoint", Verb: "log.read", Summary: "The newest signed checkpoint", Handle: s.checkpoint},
-		{Method: "GET", Path: "/v1/log/{tenant}/key", Verb: "log.read", Summary: "The verifier key of the log's checkpoints", Handle: s.key},
+		{Method: "GET", Path: "/events/{channel}", Verb: "event.list", Summary: "Subscribe to a channel over WebSocket: audit, tenant or workload",
+			Status: http.StatusSwitchingProtocols, Handle: s.channel},
+		{Method: "GET", Path: "/v1/log/{tenant}/checkpoint", Verb: "log.read", Summary: "The newest signed checkpoint", Out: route.Raw{ContentType: plainText}, Handle: s.checkpoint},
+		{Method: "GET", Path: "/v1/log/{tenant}/key", Verb: "log.read", Summary: "The verifier key of the log's checkpoints", Out: route.Raw{ContentType: plainText}, Handle: s.key},
 		{Method: "GET", Path: "/v1/log/{tenant}/consistency", Verb: "log.read", Summary: "Prove that one size of the log is a prefix of another",
 			Query: []route.Param{{Name: "from", Doc: "tree size"}, {Name: "to", Doc: "tree size; the log's when absent"}}, Out: Consistency{}, Handle: s.consistency},
-		{Method: "GET", Path: "/v1/log/{tenant}/tile/{path...}", Verb: "log.read", Summary: "A tile of the log (C2SP tlog-tiles)", Handle: s.tile},
-		{Method: "GET", Path: "/v1/evidence/{digest}", Verb: "event.read", Summary: "The evidence artifact an event points to", Handle: s.evidence},
+		{Method: "GET", Path: "/v1/log/{tenant}/tile/{path...}", Verb: "log.read", Summary: "A tile of the log (C2SP tlog-tiles)",
+			Out: route.Raw{ContentType: "application/octet-stream"}, Handle: s.tile},
+		{Method: "GET", Path: "/v1/evidence/{digest}", Verb: "event.read", Summary: "The evidence artifact an event points to",
+			Out: route.Raw{ContentType: "application/json"}, Handle: s.evidence},
 		{Method: "GET", Path: "/v1/artifacts/{digest}", Verb: "artifact.read", Summary: "Content-addressed bytes that events rest on", Handle: s.artifact},
 		{Method: "POST", Path: "/v1/exports", Verb: "export.create", Summary: "Export events as a bundle", In: ExportRequest{}, Out: Export{}, Status: 202, Handle: s.postExport},
 		{Method: "GET", Path: "/v1/exports", Verb: "export.read", Summary: "List exports", Query: pages, Out: route.Page[Export]{}, Handle: s.listExports},
@@ -41,7 +45,8 @@ func (s *Service) Routes() []route.Route {
 			Query: []route.Param{{Name: "format", Doc: "tar.gz or zip"}}, Handle: s.bundle},
 		{Method: "POST", Path: "/v1/policies/test", Verb: "policy.test", Summary: "What a proposed policy would have decided otherwise", In: PolicyTest{}, Out: PolicyTestResult{}, Handle: s.testPolicy},
 		{Method: "GET", Path: "/v1/why", Verb: "event.list", Summary: "Explain why something is as it is", Query: []route.Param{{Name: "subject", Doc: "workload/ID, an image's sha256 digest, event/ID or tenant/ID"}}, Out: Reason{}, Handle: s.why},
-		{Method: "GET", Path: "/v1/federation/claims", Verb: "claims.read", Summary: "What this platform claims to do", Handle: s.claims},
+		{Method: "GET", Path: "/v1/federation/claims", Verb: "claims.read", Summary: "What this platform claims to do",
+			Out: route.Raw{ContentType: "application/json"}, Handle: s.claims},
 	}
 	for i := range r {
 		r[i].Family = route.Interop
@@ -49,9 +54,15 @@ func (s *Service) Routes() []route.Route {
 	return r
 }
 
+// event and eventPage document what is written as it stands in the log.
+type event struct{}
+
+// JSONSchema says where the documentation describes events.
+func (event) JSONSchema() string { return `{"$ref": "#/components/schemas/Event"}` }
+
 type eventPage struct {
-	Items      []json.RawMessage `json:"items"`
-	NextCursor string            `json:"next_cursor,omitempty"`
+	Items      []event `json:"items"`
+	NextCursor string  `json:"next_cursor,omitempty"`
 }
 
 // filter reads the query's conditions.
@@ -215,7 +226,7 @@ func (s *Service) checkpoint(c *route.Call) (any, error) {
 		return nil, err
 	}
 	c.W.Header().Set("Cache-Control", "no-cache")
-	return route.Raw{ContentType: "text/plain; charset=utf-8", Body: cp}, nil
+	return route.Raw{ContentType: plainText, Body: cp}, nil
 }
 
 func (s *Service) key(c *route.Call) (any, error) {
@@ -227,7 +238,7 @@ func (s *Service) key(c *route.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return route.Raw{ContentType: "text/plain; charset=utf-8", Body: []byte(h.Verifier + "\n")}, nil
+	return route.Raw{ContentType: plainText, Body: []byte(h.Verifier + "\n")}, nil
 }
 
 // Consistency is a consistency proof's wire form.

@@ -43,23 +43,24 @@ func (s *Service) why(c *route.Call) (any, error) {
 	if subject == "" {
 		return nil, kernel.InvalidField("subject", "is required: workload/ID, an image's sha256 digest, event/ID or tenant/ID")
 	}
-	if err := s.check(c, "event.list", "Event", "", nil); err != nil {
-		return nil, err
-	}
 	e := explainer{s: s, ctx: c.R.Context(), tenant: c.Principal.Tenant, seen: map[string]bool{}}
-	if strings.HasPrefix(subject, "sha256:") {
-		subject = "image/" + subject
-	}
-	kind, id, _ := strings.Cut(subject, "/")
-	switch kind {
-	case "workload", "image", "tenant", "trust-key", "policy", "authority":
-		return e.resource(kind, subject)
-	case "event":
-		stored, err := s.log.Get(e.ctx, e.tenant, id)
+	if id, ok := strings.CutPrefix(subject, "event/"); ok { // whoever caused an event may ask about it
+		stored, env, err := s.find(e.ctx, c, id)
 		if err != nil {
 			return nil, err
 		}
+		e.tenant = env.Tenant
 		return e.event(stored)
+	}
+	if err := s.check(c, "event.list", "Event", "", nil); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(subject, "sha256:") {
+		subject = "image/" + subject
+	}
+	switch kind, _, _ := strings.Cut(subject, "/"); kind {
+	case "workload", "image", "tenant", "trust-key", "policy", "authority":
+		return e.resource(kind, subject)
 	}
 	return nil, kernel.InvalidField("subject", "is %q, want workload/ID, an image's sha256 digest, event/ID or tenant/ID", subject)
 }

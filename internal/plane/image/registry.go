@@ -18,6 +18,7 @@ import (
 	"provost.dev/provost/internal/kernel/identity"
 	"provost.dev/provost/internal/kernel/policy"
 	"provost.dev/provost/internal/kernel/store"
+	"provost.dev/provost/internal/kernel/telemetry"
 )
 
 // Authenticator recognises the registry's callers: registry clients speak
@@ -45,12 +46,12 @@ var verbOf = map[registry.Action]string{registry.Pull: "image.pull", registry.Pu
 func (s *Service) Authorize(r *http.Request, repo string, action registry.Action) (registry.Caller, error) {
 	p, err := s.recognise(r)
 	if err != nil && kernel.KindOf(err) == kernel.Unauthenticated && len(r.Header["Authorization"]) > 0 {
-		return nil, s.auth.Reject(r.Context(), r.Header.Get("X-Correlation-ID"), err)
+		return nil, s.auth.Reject(r.Context(), telemetry.Correlation(r.Context()), err)
 	}
 	if err != nil {
 		return nil, err // without credentials it is the first round of every registry client
 	}
-	c := Caller{p, r.Header.Get("X-Correlation-ID")}
+	c := Caller{p, telemetry.Correlation(r.Context())}
 	if repo == "" {
 		return c, nil // the version check and the catalogue show nothing of anyone else's
 	}
@@ -64,7 +65,7 @@ func (s *Service) Authorize(r *http.Request, repo string, action registry.Action
 
 func (s *Service) recognise(r *http.Request) (*identity.Principal, error) {
 	if user, password, ok := r.BasicAuth(); ok {
-		return s.auth.AuthenticateBasic(r.Context(), user, password, r.Header.Get("X-Correlation-ID"))
+		return s.auth.AuthenticateBasic(r.Context(), user, password, telemetry.Correlation(r.Context()))
 	}
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		return s.auth.Authenticate(r.Context(), token)

@@ -33,7 +33,8 @@ func (s *Service) Routes() []route.Route {
 		{Method: "GET", Path: "/v1/policies/{id}", Verb: "policy.read", Summary: "Get the newest version of a policy", Out: Policy{}, Handle: s.getPolicy},
 		{Method: "GET", Path: "/v1/policies/{id}/{version}", Verb: "policy.read", Summary: "Get a version of a policy", Out: Policy{}, Handle: s.getPolicy},
 		{Method: "POST", Path: "/v1/policies/{id}/{version}/deprecate", Verb: "policy.deprecate", Summary: "Take a version out of force", Out: Policy{}, Handle: s.deprecatePolicy},
-		{Method: "GET", Path: "/v1/policy-schema", Verb: "policy.read", Summary: "The Cedar schema that policies are checked against", Handle: s.getSchema},
+		{Method: "GET", Path: "/v1/policy-schema", Verb: "policy.read", Summary: "The Cedar schema that policies are checked against",
+			Out: route.Raw{ContentType: "text/plain; charset=utf-8"}, Handle: s.getSchema},
 		{Method: "POST", Path: "/v1/decisions", Verb: "decision.create", Summary: "Ask what policy says, without acting", In: Question{}, Out: Answer{}, Handle: s.postDecision},
 	}
 	for i := range r {

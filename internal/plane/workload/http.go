@@ -20,7 +20,8 @@ func (s *Service) Routes() []route.Route {
 		{Method: "GET", Path: "/v1/workloads/{id}", Verb: "workload.read", Summary: "Get a workload", Out: Workload{}, Handle: s.get},
 		{Method: "DELETE", Path: "/v1/workloads/{id}", Verb: "workload.delete", Summary: "Stop and remove a workload", Status: 204, Handle: s.delete},
 		{Method: "GET", Path: "/v1/workloads/{id}/logs", Verb: "workload.read", Summary: "What a workload wrote",
-			Query: []route.Param{{Name: "follow", Doc: "keep reading until it ends"}, {Name: "tail", Doc: "only the last N lines"}}, Handle: s.logs},
+			Query: []route.Param{{Name: "follow", Doc: "keep reading until it ends"}, {Name: "tail", Doc: "only the last N lines"}},
+			Out:   route.Raw{ContentType: "text/plain; charset=utf-8"}, Handle: s.logs},
 	}
 	for i := range r {
 		r[i].Family = route.Interop
