@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"provost.dev/provost/internal/kernel/telemetry"
@@ -166,6 +167,9 @@ func (s *server) close() error {
 
 // run opens the rooms, prepares and announces, and serves until ctx ends.
 func (s *server) run(ctx context.Context, prepare, ready func(*App) error) (err error) {
+	// Most of the heap is short-lived and small: collecting half as often costs
+	// some tens of megabytes and saves the writer a twentieth of its time.
+	debug.SetGCPercent(200)
 	a, err := New(ctx, s.cfg, s.telemetry)
 	if err != nil {
 		return errors.Join(err, s.close())

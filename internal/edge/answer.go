@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"provost.dev/provost/internal/kernel"
 	"provost.dev/provost/internal/kernel/route"
@@ -103,7 +104,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, family route.Family,
 	if p.Message == "" {
 		p.Message = e.Kind.String()
 	}
-	if e.Field != "" {
+	if e.Field != "" && e.Kind == kernel.Invalid { // such messages go on from the field's name
 		p.Message = e.Field + " " + p.Message
 	}
 	if e.EventID != "" {
@@ -115,7 +116,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, family route.Family,
 	}
 	var body any = &p
 	if family == route.Interop {
-		if p.Code == "" || p.Code == "evidence_unavailable" {
+		if !strings.HasPrefix(p.Code, "ECS_") && !strings.HasPrefix(p.Code, "EOSC_") { // rooms that several families use have codes of their own
 			p.Code = interopCodes[e.Kind]
 		}
 		if p.EvidencePointer != "" {

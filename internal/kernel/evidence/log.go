@@ -105,7 +105,7 @@ func (l *Log) Begin(tx *store.Tx, tenants []string) (*Batch, error) {
 		clear(l.heads)
 	}
 	l.open = true
-	b := &Batch{log: l, tx: tx, heads: make(map[string]*head, len(tenants)), now: l.now()}
+	b := &Batch{log: l, tx: tx, heads: make(map[string]*head, len(tenants)), now: l.now().UTC().Truncate(time.Microsecond)}
 	slices.Sort(tenants)
 	for _, t := range slices.Compact(tenants) {
 		if _, err := b.head(t); err != nil && kernel.KindOf(err) != kernel.NotFound {
@@ -115,7 +115,7 @@ func (l *Log) Begin(tx *store.Tx, tenants []string) (*Batch, error) {
 	return b, nil
 }
 
-// Now is the batch's one time stamp.
+// Now is the batch's one time stamp, UTC to the microsecond that is stored.
 func (b *Batch) Now() time.Time { return b.now }
 
 // Epoch is the tenant's governance epoch as of this transaction.
