@@ -66,7 +66,11 @@ demo: build ## the provable workload, step by step, on a server of its own (DEMO
 		PROVOST=$(CURDIR)/bin/provost PATH="$$PATH:/usr/sbin:/sbin" ./examples/provable-workload/demo.sh
 
 .PHONY: bench
-bench: ## all benchmarks; BENCH=regexp picks
+bench: ## the figures of docs/benchmarks.md, each beside a baseline of the same run
+	bench/run.sh
+
+.PHONY: microbench
+microbench: ## every Go benchmark; BENCH=regexp picks
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
 
 .PHONY: fuzz
