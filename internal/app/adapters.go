@@ -21,8 +21,7 @@ type images struct {
 	plane *image.Service
 	cache *rootfs.Cache
 	// hosts are the names our own registry answers to.
-	hosts    map[string]bool
-	external map[string]bool
+	hosts map[string]bool
 }
 
 // Facts implements workload.Images.

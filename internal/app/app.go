@@ -17,12 +17,15 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"provost.dev/provost/internal/edge"
 	"provost.dev/provost/internal/edge/apidoc"
 	"provost.dev/provost/internal/fabric/blob"
 	"provost.dev/provost/internal/fabric/registry"
 	"provost.dev/provost/internal/fabric/rootfs"
 	"provost.dev/provost/internal/fabric/runtime/oci"
+	"provost.dev/provost/internal/kernel"
 	"provost.dev/provost/internal/kernel/bus"
 	"provost.dev/provost/internal/kernel/evidence"
 	"provost.dev/provost/internal/kernel/govern"
@@ -112,6 +115,9 @@ func (a *App) openKernel(ctx context.Context) error {
 			return fmt.Errorf("make data directory: %w", err)
 		}
 	}
+	if err := a.lock(); err != nil {
+		return err
+	}
 	box, err := secret.LoadBox(a.cfg.MasterKeyFile)
 	if err != nil {
 		return err
@@ -155,6 +161,20 @@ func (a *App) openKernel(ctx context.Context) error {
 		return err
 	}
 	a.tenants.Bind(a.gov, a.idp, workload.TenantDeletedJob)
+	return nil
+}
+
+// lock makes this process the only one on the data directory: what is in
+// memory of a SQLite database is right only while nobody else writes.
+func (a *App) lock() error {
+	f, err := os.OpenFile(a.dir("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(&kernel.Error{Kind: kernel.Locked, Msg: "another server uses the data directory " + a.cfg.DataDir, Err: err}, f.Close())
+	}
+	a.onClose(func(context.Context) error { return f.Close() })
 	return nil
 }
 
@@ -244,6 +264,11 @@ func (a *App) begin(ctx context.Context) error {
 	}
 	if err := a.workloads.Reconcile(ctx); err != nil {
 		return err
+	}
+	if !a.db.Postgres() { // an embedded database is one process's alone, and this one has just started
+		if err := a.queue.Reclaim(ctx); err != nil {
+			return err
+		}
 	}
 	a.queue.Start()
 	a.onClose(func(ctx context.Context) error { a.queue.Stop(ctx); return nil })

@@ -105,10 +105,8 @@ type RuntimeConfig struct {
 	Path string `yaml:"path"`
 }
 
-// RegistryConfig says where images may come from.
+// RegistryConfig bounds the built-in registry.
 type RegistryConfig struct {
-	// External lists other registries (HOST[:PORT]) that image_ref may name. Default none.
-	External []string `yaml:"external"`
 	// MaxBlob bounds one layer, in bytes. Default 4 GiB.
 	MaxBlob int64 `yaml:"max_blob"`
 }

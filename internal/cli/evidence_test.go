@@ -78,10 +78,16 @@ func TestKeyOfFirstUse(t *testing.T) {
 	}
 	f.on("GET /v1/why", 200, whyTree(ids))
 	must(t, "why", "workload/w1")
-	v := &prover{}
-	first, second := v.trusted(client.Proof{LogKey: "a"}), v.trusted(client.Proof{LogKey: "b"})
-	if first != "a" || second != "a" {
-		t.Errorf("the server's keys %s and %s were both taken", first, second)
+	v := &prover{s: &session{tenant: "demo"}, key: "pinned"}
+	if got := v.trusted("demo", client.Proof{LogKey: "a"}); got != "pinned" {
+		t.Errorf("the server's key %s replaced the pinned one", got)
+	}
+	v.key = ""
+	for _, tenant := range []string{"demo", "acme"} { // the own log's, and another's with an event we caused
+		first, second := v.trusted(tenant, client.Proof{LogKey: "a-" + tenant}), v.trusted(tenant, client.Proof{LogKey: "b"})
+		if first != "a-"+tenant || second != first {
+			t.Errorf("%s: the server's keys %s and %s were both taken", tenant, first, second)
+		}
 	}
 }
 

@@ -18,15 +18,26 @@ type prover struct {
 	s    *session
 	from string // where the key is from, for people
 
-	mu  sync.Mutex
-	key string // empty until the server names one
+	mu    sync.Mutex
+	key   string            // of the own tenant's log; empty until the server names one
+	other map[string]string // of other tenants' logs, which have events that we caused, too
 }
 
-// trusted is the key to check a proof with. The first that the server names
-// stands for all: a server with two keys for a log shows two logs.
-func (v *prover) trusted(p client.Proof) string {
+// trusted is the key to check a proof of an event of tenant's log with. The
+// first that the server names stands for all: a server with two keys for a log
+// shows two logs. Only the own tenant's can have been pinned.
+func (v *prover) trusted(tenant string, p client.Proof) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if tenant != v.s.tenant && tenant != "" {
+		if v.other == nil {
+			v.other = map[string]string{}
+		}
+		if v.other[tenant] == "" {
+			v.other[tenant] = p.LogKey
+		}
+		return v.other[tenant]
+	}
 	if v.key == "" {
 		v.key = p.LogKey
 	}
@@ -56,7 +67,7 @@ func (v *prover) event(ctx context.Context, id string) (got provenEvent, err err
 		return got, unverified("event %s says it is number %d, its proof is for number %d", id, got.event.Sequence, got.proof.LeafIndex+1)
 	}
 	// The log's entry is the event as it is served, byte for byte.
-	got.checkpoint, err = got.proof.Verify(bytes.TrimSpace(got.event.JSON()), v.trusted(got.proof))
+	got.checkpoint, err = got.proof.Verify(bytes.TrimSpace(got.event.JSON()), v.trusted(got.event.TenantID, got.proof))
 	return got, err
 }
 

@@ -90,11 +90,14 @@ type problem struct {
 
 // fail writes an error in the family's form. What an internal error says stays in the log.
 func (d *door) fail(w http.ResponseWriter, r *http.Request, family route.Family, err error) {
-	if r.Context().Err() != nil && gone(r.Context().Err()) {
-		return // nobody is listening
+	left := r.Context().Err() != nil && gone(err)
+	if left { // whoever still listens, having closed only its sending side, must not take silence for success
+		err = &kernel.Error{Kind: kernel.Unavailable, Msg: "the request was given up before it was done", Err: err}
 	}
 	e := kernel.AsError(err)
-	if e.Kind == kernel.Internal || e.Kind == kernel.Unavailable {
+	if left {
+		d.Logger.DebugContext(r.Context(), "the caller left", "method", r.Method, "route", r.Pattern)
+	} else if e.Kind == kernel.Internal || e.Kind == kernel.Unavailable {
 		d.Logger.ErrorContext(r.Context(), "request failed", "method", r.Method, "route", r.Pattern, "err", err)
 	}
 	p := problem{Code: e.Code, Message: e.Msg, Field: e.Field, RuleID: e.Rule, Rules: e.Rules, Fix: e.Fix, EvidencePointer: e.Pointer}
@@ -110,6 +113,9 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, family route.Family,
 	if e.EventID != "" {
 		w.Header().Set("X-Event-ID", e.EventID)
 		w.Header().Set("X-Evidence-Pointer", e.Pointer)
+	}
+	if e.Kind == kernel.Unauthenticated && w.Header().Get("WWW-Authenticate") == "" { // RFC 9110 §15.5.2
+		w.Header().Set("WWW-Authenticate", `Bearer realm="provost"`)
 	}
 	if e.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.RetryAfter))

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"provost.dev/provost/internal/kernel"
 	"provost.dev/provost/internal/kernel/govern"
@@ -85,11 +86,25 @@ func Handler(cfg Config) http.Handler {
 	d.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok\n") })
 	d.mux.HandleFunc("GET /readyz", d.ready)
 	d.mux.HandleFunc("/", d.notFound)
-	var next http.Handler = d.mux
+	next := d.plainPath(d.mux)
 	if cfg.Trace != nil {
 		next = cfg.Trace(next)
 	}
 	return d.frame(next)
+}
+
+// plainPath finds nothing at paths that are not text (which PostgreSQL would not
+// take as a parameter) or have empty, "." or ".." elements, as no route does. The mux would redirect them to what they amount to: an id that
+// steps out of its place must not become another request.
+func (d *door) plainPath(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := r.URL.Path + "/"
+		if !utf8.ValidString(p) || strings.ContainsRune(p, 0) || strings.Contains(r.URL.Path, "//") || strings.Contains(p, "/./") || strings.Contains(p, "/../") {
+			d.notFound(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // covered reports whether a route with wildcards answers a method of a path
@@ -136,7 +151,7 @@ func (d *door) frame(next http.Handler) http.Handler {
 				}
 				d.Logger.ErrorContext(r.Context(), "handler panicked", "panic", p, "stack", string(debug.Stack()))
 				if !rw.wrote {
-					d.fail(rw, r, route.Interop, &kernel.Error{Kind: kernel.Internal})
+					d.fail(rw, r, family(r), &kernel.Error{Kind: kernel.Internal})
 				}
 			}
 			if d.Observe != nil {
@@ -181,6 +196,14 @@ func (r *response) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
+// FlushError sends the header, with its duration, before the body begins.
+func (r *response) FlushError() error {
+	if !r.wrote {
+		r.WriteHeader(http.StatusOK)
+	}
+	return http.NewResponseController(r.ResponseWriter).Flush()
+}
+
 // Unwrap lets http.ResponseController reach flushing, deadlines and hijacking.
 func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
@@ -221,7 +244,6 @@ func (d *door) admit(c *route.Call, r route.Route) error {
 	if kernel.KindOf(err) != kernel.Unauthenticated {
 		return err
 	}
-	c.W.Header().Set("WWW-Authenticate", `Bearer realm="provost"`)
 	return d.Auth.Reject(c.R.Context(), c.Correlation, err)
 }
 
@@ -254,10 +276,8 @@ func (d *door) witnessed(c *route.Call, r route.Route, err error) error {
 	}
 	a := c.Action(r.Verb)
 	a.Resource = policy.Resource{}
-	a.ResourceID = strings.TrimPrefix(c.R.URL.Path, "/v1/")
-	if len(a.ResourceID) > 256 {
-		a.ResourceID = a.ResourceID[:256]
-	}
+	id := strings.TrimPrefix(c.R.URL.Path, "/v1/")
+	a.ResourceID = strings.ToValidUTF8(id[:min(len(id), 256)], "") // the cut may be within a character
 	if e.Field != "" {
 		a.Details = map[string]any{"field": e.Field}
 	}
@@ -273,11 +293,15 @@ func (d *door) otherMethod(r route.Route, methods []string) http.Handler {
 }
 
 func (d *door) notFound(w http.ResponseWriter, r *http.Request) {
-	f := route.Interop
+	d.fail(w, r, family(r), kernel.Errorf(kernel.NotFound, "", "there is nothing at this path; /v1/openapi.json lists what there is"))
+}
+
+// family is how errors look at a path outside of any route.
+func family(r *http.Request) route.Family {
 	if strings.HasPrefix(r.URL.Path, "/api/") {
-		f = route.Task
+		return route.Task
 	}
-	d.fail(w, r, f, kernel.Errorf(kernel.NotFound, "", "there is nothing at this path; /v1/openapi.json lists what there is"))
+	return route.Interop
 }
 
 func (d *door) ready(w http.ResponseWriter, r *http.Request) {

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,9 +90,12 @@ type Queue struct {
 	wake     chan struct{}
 	free     chan struct{} // one token per idle worker
 
-	cancel context.CancelFunc
+	cancel context.CancelFunc // claims nothing more
 	done   chan struct{}
 	active sync.WaitGroup
+
+	working context.Context // what handlers run under
+	abandon context.CancelFunc
 }
 
 // New makes a queue; Handle the kinds, then Start.
@@ -165,6 +169,7 @@ func (w *Queue) Depth(ctx context.Context) (n int64, err error) {
 func (w *Queue) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel, w.done = cancel, make(chan struct{})
+	w.working, w.abandon = context.WithCancel(context.Background())
 	for range w.cfg.Workers {
 		w.free <- struct{}{}
 	}
@@ -172,11 +177,13 @@ func (w *Queue) Start() {
 }
 
 // Stop claims nothing more and waits for the running jobs until ctx ends; then
-// it cancels them. Their leases let another run finish them.
+// it cancels them and returns. A job that its handler left undone is tried
+// again: by its outcome, or when its lease has run out.
 func (w *Queue) Stop(ctx context.Context) {
 	if w.cancel == nil {
 		return
 	}
+	defer w.abandon()
 	stopped := make(chan struct{})
 	go func() { <-w.done; w.active.Wait(); close(stopped) }()
 	w.cancel()
@@ -264,7 +271,7 @@ func scanJob(r *sql.Rows) (j Job, err error) {
 // do runs one job and records how it ended. Handlers are not cancelled by
 // Stop's first phase: draining means letting them finish.
 func (w *Queue) do(j Job) {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(w.working)
 	defer cancel()
 	stop := w.heartbeat(ctx, j, cancel)
 	start := time.Now()
@@ -282,6 +289,9 @@ func (w *Queue) call(ctx context.Context, j Job) (err error) {
 	h := w.handlers[j.Kind]
 	if h == nil {
 		return Discard(fmt.Errorf("no handler for jobs of kind %q", j.Kind))
+	}
+	if j.Attempt > w.cfg.MaxAttempts { // its last owner died of it, or with it
+		return Discard(errors.New("the lease ran out in its last attempt"))
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -359,10 +369,11 @@ func (w *Queue) finish(j Job, err error) error {
 	})
 }
 
-// bounded is what of an error is kept.
+// bounded is what of an error is kept: text that PostgreSQL takes, which is
+// valid UTF-8 without NUL.
 func bounded(err error) string {
 	s := err.Error()
-	return s[:min(len(s), 1024)]
+	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), 1024)], ""), "\x00", "")
 }
 
 // backoff is 100 ms, doubling to 5 minutes, give or take a fifth.

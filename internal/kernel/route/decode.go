@@ -7,6 +7,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -70,6 +72,9 @@ func Decode(b []byte, v any) error {
 	if nul(b) {
 		return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "holds a NUL character"}
 	}
+	if bytes.Equal(bytes.TrimSpace(b), []byte("null")) { // would decode as an object without fields
+		return &kernel.Error{Kind: kernel.Invalid, Field: "body", Msg: "is null, want an object"}
+	}
 	if err := json.Unmarshal(b, v, json.RejectUnknownMembers(true)); err != nil {
 		return decodeError(err)
 	}
@@ -113,7 +118,7 @@ func decodeError(err error) error {
 	case errors.Is(s.Err, json.ErrUnknownName):
 		e.Msg = "is not a field of this request; check its spelling or leave it out"
 	case isTime:
-		e.Msg = strconv.Quote(t.Value) + " is not an RFC 3339 time such as 2026-01-02T15:04:05Z"
+		e.Msg = strconv.Quote(short(t.Value)) + " is not an RFC 3339 time such as 2026-01-02T15:04:05Z"
 	case s.GoType != nil && s.JSONKind != 0:
 		e.Msg = "is " + friendlyKind(s.JSONKind) + ", want " + friendly(s.GoType.String())
 	}
@@ -136,9 +141,11 @@ func fieldOf(p jsontext.Pointer) string {
 	if b.Len() == 0 {
 		return "body"
 	}
-	s := b.String()
-	return s[:min(len(s), 128)]
+	return short(b.String())
 }
+
+// short is what of the caller's own words an error repeats: text of at most 128 bytes.
+func short(s string) string { return strings.ToValidUTF8(s[:min(len(s), 128)], "") }
 
 func friendlyKind(k jsontext.Kind) string {
 	switch k {
@@ -173,9 +180,22 @@ func friendly(goType string) string {
 	return "an object"
 }
 
+// query is what the URL asks for. URL.Query would leave out what it cannot read.
+func (c *Call) query() (url.Values, error) {
+	v, err := url.ParseQuery(c.R.URL.RawQuery)
+	if err != nil {
+		return nil, &kernel.Error{Kind: kernel.Invalid, Field: "query", Msg: "is not well-formed; percent-encode what is not a letter or digit", Err: err}
+	}
+	return v, nil
+}
+
 // Query returns a query parameter, "" when absent. A repeated one is an error.
 func (c *Call) Query(name string) (string, error) {
-	vs := c.R.URL.Query()[name]
+	given, err := c.query()
+	if err != nil {
+		return "", err
+	}
+	vs := given[name]
 	switch {
 	case len(vs) == 0:
 		return "", nil
@@ -192,14 +212,15 @@ func (c *Call) Query(name string) (string, error) {
 // OnlyQuery refuses query parameters that the route does not know: a filter
 // that is ignored shows what was asked to be left out.
 func (c *Call) OnlyQuery(names ...string) error {
-next:
-	for given := range c.R.URL.Query() {
-		for _, n := range names {
-			if given == n {
-				continue next
-			}
+	all, err := c.query()
+	if err != nil {
+		return err
+	}
+	for given := range all {
+		if slices.Contains(names, given) {
+			continue
 		}
-		return kernel.InvalidField(given, "is not a parameter of this request; known are: %s", strings.Join(names, ", "))
+		return kernel.InvalidField(short(given), "is not a parameter of this request; known are: %s", strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -230,7 +251,7 @@ func (c *Call) Cursor() (string, error) {
 		return "", err
 	}
 	b, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil || !utf8.Valid(b) || len(b) == 0 {
+	if err != nil || !utf8.Valid(b) || len(b) == 0 || bytes.IndexByte(b, 0) >= 0 {
 		return "", kernel.InvalidField("cursor", "is not one that a list returned; leave it out to start over")
 	}
 	return string(b), nil

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"provost.dev/provost/internal/kernel"
 )
 
@@ -26,10 +28,13 @@ type Group[T any] struct {
 	cfg   GroupConfig[T]
 	queue chan *ticket[T]
 
-	stop   chan struct{}
-	done   chan struct{}
-	closed atomic.Bool
-	inside sync.WaitGroup // Submits that may still send
+	stop chan struct{}
+	done chan struct{}
+	// gate is held by Submits while they send, and by Close to shut it.
+	gate   sync.RWMutex
+	closed bool
+	// pending is how many Submits wait, in the queue or for their transaction.
+	pending atomic.Int64
 }
 
 // GroupConfig says how a Group's transactions are made.
@@ -80,17 +85,10 @@ func NewGroup[T any](db *DB, cfg GroupConfig[T]) *Group[T] {
 // Submit waits for the outcome, so that an error always means: not done.
 func (g *Group[T]) Submit(ctx context.Context, item T) error {
 	t := &ticket[T]{item: item, done: make(chan error, 1)}
-	g.inside.Add(1)
-	if g.closed.Load() {
-		g.inside.Done()
-		return errClosed
-	}
-	select {
-	case g.queue <- t:
-		g.inside.Done()
-	case <-ctx.Done():
-		g.inside.Done()
-		return ctx.Err()
+	g.pending.Add(1)
+	defer g.pending.Add(-1)
+	if err := g.send(ctx, t); err != nil {
+		return err
 	}
 	select {
 	case err := <-t.done:
@@ -103,17 +101,33 @@ func (g *Group[T]) Submit(ctx context.Context, item T) error {
 	}
 }
 
+// send puts t into the queue. A Close that waits for the gate does not wait
+// for long: the goroutine goes on to empty the queue.
+func (g *Group[T]) send(ctx context.Context, t *ticket[T]) error {
+	g.gate.RLock()
+	defer g.gate.RUnlock()
+	if g.closed {
+		return errClosed
+	}
+	select {
+	case g.queue <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 var errClosed = &kernel.Error{Kind: kernel.Unavailable, Msg: "the server is shutting down", RetryAfter: 1}
 
 // Close commits what is queued, refuses what comes later, and returns when the
 // goroutine has ended.
 func (g *Group[T]) Close() {
-	if g.closed.Swap(true) {
-		<-g.done
-		return
+	g.gate.Lock()
+	if !g.closed {
+		g.closed = true
+		close(g.stop)
 	}
-	g.inside.Wait()
-	close(g.stop)
+	g.gate.Unlock()
 	<-g.done
 }
 
@@ -139,14 +153,21 @@ func (g *Group[T]) run() {
 	}
 }
 
-// drain takes what is waiting, without waiting for more.
+// least is how many items a transaction takes however few wait: fewer would
+// pay more for their fsync than pipelining saves.
+const least = 16
+
+// drain takes what is waiting, without waiting for more, and no more than half
+// of all callers: while the one half is made durable the other half, answered,
+// prepares its next changes. Taking all would have the two wait for each other.
 func (g *Group[T]) drain(t *ticket[T]) []*ticket[T] {
+	limit := min(g.cfg.Max, max(least, int(g.pending.Load()+1)/2))
 	var batch []*ticket[T]
 	for {
 		if t.state.CompareAndSwap(waiting, taken) {
 			batch = append(batch, t)
 		}
-		if len(batch) >= g.cfg.Max {
+		if len(batch) >= limit {
 			return batch
 		}
 		select {
@@ -244,7 +265,7 @@ func (w *writer) transaction(ctx context.Context, fn func(*Tx) error) error {
 	}
 	err := fn(tx)
 	if err == nil {
-		if _, err = tx.exec("COMMIT"); err == nil {
+		if err = tx.commit(); err == nil {
 			return nil
 		}
 	}
@@ -265,6 +286,22 @@ type Tx struct {
 }
 
 var _ Q = (*Tx)(nil)
+
+// commit ends the transaction. PostgreSQL answers the COMMIT of one in which a
+// statement failed with ROLLBACK and no error, which database/sql does not show.
+func (tx *Tx) commit() error {
+	if !tx.w.db.postgres {
+		_, err := tx.exec("COMMIT")
+		return err
+	}
+	return tx.w.c.Raw(func(c any) error {
+		tag, err := c.(*stdlib.Conn).Conn().Exec(tx.ctx, "COMMIT")
+		if err == nil && tag.String() != "COMMIT" {
+			err = errors.New("rolled back: a statement failed and the change went on")
+		}
+		return translate(err)
+	})
+}
 
 // As makes later statements run as tenant for row-level security. On SQLite
 // it costs nothing.

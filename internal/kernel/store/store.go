@@ -116,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Pragmas are per connection, so they travel in the DSN. FULL makes an
 // acknowledged commit survive power loss; the negative cache size is in KiB.
 func (db *DB) openSQLite(ctx context.Context, path string) error {
+	if strings.Contains(path, "://") { // not repeated: it may hold a password
+		return &kernel.Error{Kind: kernel.Invalid, Field: "database.url", Msg: "is of a kind that is not supported; write sqlite:/path/provost.db or postgres://…"}
+	}
 	if path == "" {
 		return &kernel.Error{Kind: kernel.Invalid, Field: "database.url", Msg: "names no file; write sqlite:/path/provost.db"}
 	}

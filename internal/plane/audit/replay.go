@@ -59,6 +59,9 @@ func (s *Service) testPolicy(c *route.Call) (any, error) {
 	if err := c.Into(&in); err != nil {
 		return nil, err
 	}
+	if in.Cedar == "" {
+		return nil, kernel.InvalidField("cedar", "is required: the Cedar text of the proposed rules")
+	}
 	if in.Limit < 0 || in.Limit > maxReplay {
 		return nil, kernel.InvalidField("limit", "is %d, want up to %d", in.Limit, maxReplay)
 	}

@@ -161,19 +161,19 @@ func (s *Service) CreateAuthority(ctx context.Context, act govern.Action, a Auth
 	return a, receipt, err
 }
 
-// GetAuthority returns what id means to the principal's tenant.
+// GetAuthority returns an authority that the principal's tenant may see.
 func (s *Service) GetAuthority(ctx context.Context, p *identity.Principal, id string) (a Authority, err error) {
 	err = s.db.View(ctx, p.Tenant, func(q store.Q) error {
-		a, err = newestAuthority(q, [2]string{p.Tenant, identity.SystemTenant}, id)
+		a, err = visibleAuthority(q, p.Tenant, id)
 		return err
 	})
 	return a, err
 }
 
-// ListAuthorities returns those the tenant may bind to, after the given id.
+// ListAuthorities returns those that the tenant may see, after the given id.
 func (s *Service) ListAuthorities(ctx context.Context, p *identity.Principal, after string, limit int) (as []Authority, err error) {
 	err = s.db.View(ctx, p.Tenant, func(q store.Q) error {
-		as, err = listAuthorities(q, [2]string{p.Tenant, identity.SystemTenant}, after, limit)
+		as, err = listAuthorities(q, p.Tenant, after, limit)
 		return err
 	})
 	return as, err

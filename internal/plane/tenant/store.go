@@ -88,11 +88,30 @@ func newestAuthority(q store.Q, owners [2]string, id string) (Authority, error) 
 	return as[0], nil
 }
 
-// listAuthorities returns the newest revision of each of an owner's authorities.
-func listAuthorities(q store.Q, owners [2]string, after string, limit int) ([]Authority, error) {
-	return store.All(q, scanAuthority, `SELECT `+authorityColumns+` FROM authorities a WHERE tenant IN ($1, $2) AND id > $3
-		AND revision = (SELECT MAX(revision) FROM authorities b WHERE b.tenant = a.tenant AND b.id = a.id) ORDER BY id, tenant LIMIT $4`,
-		owners[0], owners[1], after, limit)
+// visible is the part of a query that lets a tenant see its own authorities,
+// and of the platform's the one it is bound to and those made out to it. What
+// other tenants act under is not its business. $1 is the tenant.
+const visible = `(a.tenant = $1 OR a.tenant = 'system' AND (a.subject IN ($1, 'tenant/' || $1, 'tenant:' || $1)
+	OR EXISTS (SELECT 1 FROM tenants t WHERE t.tenant = $1 AND t.authority_owner = a.tenant AND t.authority_binding = a.id)))`
+
+// listAuthorities returns the newest revision of each authority that a tenant may see.
+func listAuthorities(q store.Q, tenant, after string, limit int) ([]Authority, error) {
+	return store.All(q, scanAuthority, `SELECT `+authorityColumns+` FROM authorities a WHERE `+visible+` AND id > $2
+		AND revision = (SELECT MAX(revision) FROM authorities b WHERE b.tenant = a.tenant AND b.id = a.id) ORDER BY id, tenant LIMIT $3`,
+		tenant, after, limit)
+}
+
+// visibleAuthority returns the newest revision of an authority that a tenant may see.
+func visibleAuthority(q store.Q, tenant, id string) (Authority, error) {
+	as, err := store.All(q, scanAuthority, `SELECT `+authorityColumns+` FROM authorities a WHERE `+visible+` AND id = $2
+		ORDER BY CASE WHEN tenant = $1 THEN 0 ELSE 1 END, revision DESC LIMIT 1`, tenant, id)
+	if err != nil {
+		return Authority{}, fmt.Errorf("read authority: %w", err)
+	}
+	if len(as) == 0 {
+		return Authority{}, unknownAuthority(id)
+	}
+	return as[0], nil
 }
 
 func scanAuthority(r *sql.Rows) (a Authority, err error) {
