@@ -140,7 +140,7 @@ func (a *App) openKernel(ctx context.Context) error {
 		return err
 	}
 	a.onClose(a.bus.Close)
-	a.tenants = tenant.New(a.db, a.schema)
+	a.tenants = tenant.New(a.db, a.schema, a.cfg.ProviderID)
 	if err := a.tenants.Genesis(ctx, a.log, a.cfg.Jurisdiction, Rules()); err != nil {
 		return fmt.Errorf("set up the platform: %w", err)
 	}
@@ -318,7 +318,7 @@ func (a *App) Routes() []route.Route {
 // Handler is the public side.
 func (a *App) Handler() http.Handler {
 	return edge.Handler(edge.Config{Routes: slices.Concat(a.docs.Routes(), a.Routes()), Mounts: map[string]http.Handler{"/v2/": a.registry}, Auth: edge.Bounded(a.idp, 50), Record: a.gov,
-		Anonymous: a.anonymous, Ready: a.ready, Logger: a.logger, Trace: a.telemetry.Middleware, Observe: a.observe})
+		Unrecorded: a.audit.Unrecorded, Anonymous: a.anonymous, Ready: a.ready, Logger: a.logger, Trace: a.telemetry.Middleware, Observe: a.observe})
 }
 
 func (a *App) observe(o edge.Observation) {

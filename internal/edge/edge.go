@@ -44,6 +44,8 @@ type Config struct {
 	Auth      Authenticator
 	Record    Recorder
 	Anonymous *identity.Principal
+	// Unrecorded is told whose action did not happen because its evidence could not be kept.
+	Unrecorded func(tenant string)
 	// Ready reports whether the server can do its work.
 	Ready  func(context.Context) error
 	Logger *slog.Logger
@@ -216,16 +218,28 @@ func (d *door) serve(r route.Route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		c := &route.Call{W: w, R: req, Principal: d.Anonymous, Correlation: telemetry.Correlation(req.Context()), Limit: limit}
 		if err := d.admit(c, r); err != nil {
-			d.fail(w, req, r.Family, err)
+			d.turnAway(c, r, err)
 			return
 		}
 		body, err := r.Handle(c)
 		if err != nil {
-			d.fail(w, req, r.Family, d.witnessed(c, r, err))
+			d.turnAway(c, r, d.witnessed(c, r, err))
 			return
 		}
 		d.answer(w, req, r, c, body)
 	})
+}
+
+// evidenceUnavailable is the code by which the kernel says that nothing was
+// done because it could not be written down.
+const evidenceUnavailable = "evidence_unavailable"
+
+// turnAway answers a request that came to nothing.
+func (d *door) turnAway(c *route.Call, r route.Route, err error) {
+	if d.Unrecorded != nil && kernel.AsError(err).Code == evidenceUnavailable {
+		d.Unrecorded(c.Principal.Tenant)
+	}
+	d.fail(c.W, c.R, r.Family, err)
 }
 
 // admit recognises the caller of a route that is not public.

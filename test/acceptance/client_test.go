@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 type object = map[string]any
@@ -118,6 +119,9 @@ func (a *answer) want(status ...int) *answer {
 }
 
 func clip(b []byte) string {
+	if !utf8.Valid(b) {
+		return fmt.Sprintf("%d bytes that are no text", len(b))
+	}
 	if len(b) > 1000 {
 		return string(b[:1000]) + "…"
 	}

@@ -1,6 +1,7 @@
 package acceptance
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,10 +68,14 @@ func TestCrash(t *testing.T) {
 	t.Logf("PROVOST_SEED=%d repeats the times of the kills", seed)
 	c := &crash{t: t, s: s, op: s.as(t, "operator", "demo"), random: rand.New(rand.NewPCG(seed, 9))}
 	t.Cleanup(func() {
-		if err := c.s.clear(); err != nil {
-			t.Error(err)
+		if t.Failed() { // where it hangs, if it does
+			if err := c.s.end(syscall.SIGQUIT); err != nil {
+				t.Error(err)
+			}
+			t.Logf("round %d\n%s", c.round, c.s.stderr)
+			return
 		}
-		if err := c.s.stop(); err != nil {
+		if err := errors.Join(c.s.clear(), c.s.stop()); err != nil {
 			t.Error(err)
 		}
 	})

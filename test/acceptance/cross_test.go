@@ -56,9 +56,9 @@ func TestCrossTenant(t *testing.T) {
 
 // secrets are what only one tenant may be shown.
 type secrets struct {
-	words []string
-	// by parameter name: what fits into {id}, {name}, ...
-	values       []string
+	words        []string
+	values       []string // what ids can be made of
+	paths        []string // that show something to their owner
 	repositories []string
 	// What the other tenant wrote into things of its own it may see again, and
 	// in its own log whatever it ever asked for.
@@ -68,7 +68,7 @@ type secrets struct {
 // collect takes the ids, digests, pointers and marks of all that a tenant has.
 func (s *secrets) collect(t testing.TB, tn *tenant, own belongings) {
 	t.Helper()
-	s.values = slices.Clone(own.secrets)
+	s.values, s.paths = slices.Clone(own.secrets), own.paths
 	for _, e := range tn.op.events(t, "") {
 		for _, k := range []string{"id", "event_hash", "evidence_pointer", "correlation_id", "workload_id"} {
 			if v, _ := e[k].(string); v != "" {
@@ -82,6 +82,18 @@ func (s *secrets) collect(t testing.TB, tn *tenant, own belongings) {
 	slices.Sort(s.values)
 	s.values = slices.Compact(s.values)
 	s.words = s.values
+}
+
+// fitting are the paths of the other tenant's things that an operation could
+// be done to.
+func (s *secrets) fitting(o operation) (out []string) {
+	for _, p := range s.paths {
+		p, _, _ = strings.Cut(p, "?")
+		if o.fits(o.method, p) && strings.Contains(o.path, "{") {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // search reports every word of the other tenant in an answer that did not
@@ -124,7 +136,9 @@ func foreign(t testing.TB, c *client, o operation, theirs *secrets, r *rand.Rand
 		}
 	}
 	path := strings.Join(segments, "/")
-	if strings.HasSuffix(o.path, "/tile/{path}") {
+	if fitting := theirs.fitting(o); len(fitting) > 0 && r.IntN(2) == 0 {
+		path = fitting[r.IntN(len(fitting))]
+	} else if strings.HasSuffix(o.path, "/tile/{path}") {
 		path = strings.Replace(o.path, "{tenant}", pick(), 1)
 		path = strings.Replace(path, "{path}", "entries/000.p/1", 1)
 	}
@@ -136,7 +150,7 @@ func foreign(t testing.TB, c *client, o operation, theirs *secrets, r *rand.Rand
 		}
 	}
 	if len(query) > 0 {
-		path += "?" + query.Encode()
+		path += separator(path) + query.Encode()
 	}
 	var body any
 	if o.spec["requestBody"] != nil {
@@ -146,6 +160,9 @@ func foreign(t testing.TB, c *client, o operation, theirs *secrets, r *rand.Rand
 	request := path
 	if body != nil {
 		request += string(encode(t, body))
+	}
+	if a.status >= 500 {
+		t.Errorf("%s: status %d: %s", a.request, a.status, clip(a.body))
 	}
 	theirs.search(t, a, request)
 	if a.status < 300 && body != nil {

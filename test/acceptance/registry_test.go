@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -272,6 +273,38 @@ func TestHostileLayers(t *testing.T) {
 				t.Errorf("the event is %v: %v", stop[0]["result"], stop[0]["result_reason"])
 			}
 		})
+	}
+}
+
+// TestLinksStayInside: a link may point anywhere, as in any image. What is
+// written through it lands inside the image.
+func TestLinksStayInside(t *testing.T) {
+	t.Parallel()
+	tn := shared.newTenant(t)
+	outside := t.TempDir()
+	guest, err := tarReader(guestLayer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarOf(append(guest, entry{tar.Header{Name: "out", Typeflag: tar.TypeSymlink, Linkname: outside, Mode: 0o777}, nil},
+		entry{tar.Header{Name: "out/owned", Mode: 0o644, Size: 5}, []byte("owned")},
+		entry{tar.Header{Name: "up", Typeflag: tar.TypeSymlink, Linkname: "../../../../../../.." + outside, Mode: 0o777}, nil},
+		entry{tar.Header{Name: "up/owned-too", Mode: 0o644, Size: 5}, []byte("owned")})...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, s := tn.repository("links"), newSigner(t)
+	digest := r.layered(t, "", layerType, layer, digestOf(layer), "tick")
+	s.trustedBy(t, tn.op)
+	s.signImage(t, r, digest)
+	s.attest(t, r, digest, provenance, billOfMaterials)
+	_, w := tn.run(t, r.name+"@"+digest)
+	if w["status"] != "running" && w["status"] != "failed" {
+		t.Errorf("status %v: %v", w["status"], w["status_reason"])
+	}
+	left, err := os.ReadDir(outside)
+	if err != nil || len(left) > 0 {
+		t.Errorf("outside the image there are now %v (%v)", left, err)
 	}
 }
 

@@ -78,7 +78,7 @@ func spawn(dir, listen string, env ...string) (*server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &server{dir: dir, exited: make(chan struct{}), stderr: &tail{max: 64 << 10}}
+	s := &server{dir: dir, exited: make(chan struct{}), stderr: &tail{max: 256 << 10}}
 	if st, err := os.Stat(s.file()); err == nil {
 		s.before = st.ModTime()
 	}

@@ -342,6 +342,11 @@ func (tx *Tx) Artifact(kind, mediaType string, body []byte) (digest string, err 
 	return digest, tx.As(tx.op.Tenant)
 }
 
+// ArtifactOf keeps content-addressed bytes for a tenant that is being made.
+func (tx *Tx) ArtifactOf(tenant, kind, mediaType string, body []byte) (digest string, err error) {
+	return tx.batch.PutArtifact(tenant, kind, mediaType, body)
+}
+
 // Record adds an event after the main one. Empty fields are filled in from the action.
 func (tx *Tx) Record(d evidence.Draft) { tx.op.more = append(tx.op.more, d) }
 

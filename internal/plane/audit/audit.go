@@ -31,7 +31,8 @@ type Service struct {
 	temp   string
 	logger *slog.Logger
 	// stop ends streams when the server drains.
-	stop <-chan struct{}
+	stop    <-chan struct{}
+	outages outages
 }
 
 // Config is what the plane needs.

@@ -29,6 +29,7 @@ var Declaration = policy.Declaration{
 		{Verb: "export.read", Resource: "Export", Permission: "exports.read"},
 		{Verb: "export.finish", Resource: "Export", Permission: "platform"},
 		{Verb: "claims.read", Resource: "Log", Permission: "events.read"},
+		{Verb: "chain.reconcile", Resource: "Log", Permission: "platform"},
 	},
 }
 
@@ -37,4 +38,5 @@ var Verbs = []govern.Verb{
 	{Name: "event.read", Read: true}, {Name: "event.list", Read: true}, {Name: "log.read", Read: true}, {Name: "artifact.read", Read: true},
 	{Name: "export.create", Event: "evidence.export"}, {Name: "export.read", Read: true},
 	{Name: "export.finish", Event: "evidence.export.finish"}, {Name: "claims.read", Read: true},
+	{Name: "chain.reconcile", Event: "chain.reconciliation"},
 }

@@ -75,14 +75,16 @@ type Service struct {
 	gov    *govern.Governor
 	schema *policy.Schema
 	seeder Seeder
+	// provider names who runs the platform.
+	provider string
 	// deleted are the kinds of jobs that other planes want when a tenant is deleted.
 	deleted []string
 	sets    setCache
 }
 
 // New makes the plane; Bind gives it the door, which needs the plane as its loader.
-func New(db *store.DB, schema *policy.Schema) *Service {
-	return &Service{db: db, schema: schema, sets: setCache{schema: schema, max: 512}}
+func New(db *store.DB, schema *policy.Schema, provider string) *Service {
+	return &Service{db: db, schema: schema, provider: provider, sets: setCache{schema: schema, max: 512}}
 }
 
 // Bind completes the service. deleted are kinds of jobs to enqueue, without
@@ -181,7 +183,7 @@ func (s *Service) Create(ctx context.Context, a govern.Action, t Tenant) (Tenant
 	a.Details = t.details()
 	receipt, err := s.gov.Do(ctx, a, func(tx *govern.Tx) error {
 		t.CreatedAt, t.UpdatedAt = tx.Now, tx.Now
-		view, err := s.bootstrap(tx, &t)
+		view, verifier, err := s.bootstrap(tx, &t)
 		if err != nil {
 			return err
 		}
@@ -192,8 +194,12 @@ func (s *Service) Create(ctx context.Context, a govern.Action, t Tenant) (Tenant
 		details := t.details()
 		details["initial_quotas"], details["network_namespace_id"] = initial, "ns-"+t.ID
 		details["binding_verified"], details["baseline_applied"] = true, true
-		return tx.RecordMain(evidence.Draft{Tenant: t.ID, Type: "olz.bootstrap", Details: details,
+		err = tx.RecordMain(evidence.Draft{Tenant: t.ID, Type: "olz.bootstrap", Details: details,
 			AuthoritySnapshot: view.Authority.Digest, PolicySnapshot: view.Policy.Digest})
+		if err != nil {
+			return err
+		}
+		return declareControl(tx, &t, view, verifier, s.provider)
 	})
 	return t, receipt, err
 }
@@ -205,36 +211,35 @@ func (t *Tenant) details() map[string]any {
 
 // bootstrap is the order of ecs.md §1.3: authority, policy, boundary, default
 // deny. Denying by default needs no act: nothing permits what no rule permits.
-func (s *Service) bootstrap(tx *govern.Tx, t *Tenant) (*govern.View, error) {
+func (s *Service) bootstrap(tx *govern.Tx, t *Tenant) (view *govern.View, verifier string, err error) {
 	if err := tx.As(store.Platform); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if _, err := get(tx, t.ID); err == nil {
-		return nil, &kernel.Error{Kind: kernel.Conflict, Code: "ECS_TENANT_EXISTS", Field: "id", Msg: "a tenant with this id exists, or existed; ids are never used again"}
+		return nil, "", &kernel.Error{Kind: kernel.Conflict, Code: "ECS_TENANT_EXISTS", Field: "id", Msg: "a tenant with this id exists, or existed; ids are never used again"}
 	}
 	if err := s.bindAuthority(tx, t, tx.Now); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := s.bindPolicy(tx, t); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if err := insert(tx, t); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if _, err := tx.CreateLog(t.ID); err != nil {
-		return nil, err
+	if verifier, err = tx.CreateLog(t.ID); err != nil {
+		return nil, "", err
 	}
 	if err := s.seeder.SeedTenant(tx, t.ID); err != nil {
-		return nil, fmt.Errorf("seed roles: %w", err)
+		return nil, "", fmt.Errorf("seed roles: %w", err)
 	}
 	if err := tx.As(store.Platform); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	view, err := s.LoadView(tx, t.ID)
-	if err != nil {
-		return nil, err
+	if view, err = s.LoadView(tx, t.ID); err != nil {
+		return nil, "", err
 	}
-	return view, tx.Snapshots(t.ID, view)
+	return view, verifier, tx.Snapshots(t.ID, view)
 }
 
 // Change is what PATCH may change; nil fields stay as they are.

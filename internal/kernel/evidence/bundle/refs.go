@@ -129,27 +129,40 @@ func (w *writer) mentioned(e *event, obj []byte) error {
 			kind, known = ncpKinds[string(e.textField("artifact_type"))]
 			must = w.p.Profile.declares(e)
 		}
+		if string(m.Key) == artifactList && len(m.Value) > 0 && m.Value[0] == '[' {
+			return canon.Elements(m.Value, func(v []byte) error { return w.mention(e, "evidence_artifacts", stringOf(v), false) })
+		}
 		if !known {
 			return nil
 		}
-		d, ok := parseRef(stringOf(m.Value))
-		if !ok || w.refs.has(d) {
-			return nil
-		}
-		r := ref{kind: kind, sum: d}
-		if must {
-			return w.refs.add(r)
-		}
-		body, _, err := w.src.Artifact(w.ctx, r.pointer())
-		if err != nil && kernel.KindOf(err) == kernel.NotFound {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("event %s: open artifact %s: %w", e.id, r.pointer(), err)
-		}
-		if err := body.Close(); err != nil {
-			return fmt.Errorf("close artifact %s: %w", r.pointer(), err)
-		}
-		return w.refs.add(r)
+		return w.mention(e, kind, stringOf(m.Value), must)
 	})
+}
+
+// artifactList is the member in which an event of ours lists what else it rests
+// on: for an admission the verification report, signatures, attestations.
+const artifactList = "artifact_refs"
+
+// mention notes one artifact that e names, if the store has it; with must it
+// is noted in any case.
+func (w *writer) mention(e *event, kind string, pointer text, must bool) error {
+	d, ok := parseRef(pointer)
+	if !ok || w.refs.has(d) {
+		return nil
+	}
+	r := ref{kind: kind, sum: d}
+	if must {
+		return w.refs.add(r)
+	}
+	body, _, err := w.src.Artifact(w.ctx, r.pointer())
+	if err != nil && kernel.KindOf(err) == kernel.NotFound {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("event %s: open artifact %s: %w", e.id, r.pointer(), err)
+	}
+	if err := body.Close(); err != nil {
+		return fmt.Errorf("close artifact %s: %w", r.pointer(), err)
+	}
+	return w.refs.add(r)
 }
